@@ -1,0 +1,74 @@
+// Which keys are visible from afar: the packed form of the attention rule.
+//
+// Query i sees key j iff j <= i and (j is far-visible or i - j < window). Far-visible are the first
+// `num_initial` positions and, by kind, the separators (SEP), nothing more (STREAMING), or every
+// `stride`-th position (FIXED_STRIDE). Per sequence:
+//   positions[p]  the sorted far-visible positions
+//   count[i]      #{p : positions[p] <= i}
+//   inverse[j]    the p with positions[p] == j, or -1
+// Row i of a layer with window n takes the band i - n < j <= i and the packed keys p < far(i), where
+// far(i) = i >= n ? count[i - n] : 0. Disjoint and complete; the window is not part of the index,
+// so layers with different windows share one.
+//
+// Rule: SepLLM, arXiv 2412.12094; the authors' build_prefill_mask (HKUDS/SepLLM @f250f59).
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace sepia {
+
+enum class AttentionKind : uint8_t { kFull, kSep, kStreaming, kFixedStride };
+
+// Everything about far visibility that does not depend on a layer's window.
+struct AttentionIndexSpec {
+  AttentionKind kind = AttentionKind::kFull;
+  int32_t num_initial = 0;
+  int32_t stride = 0;                   // FIXED_STRIDE only
+  std::vector<int32_t> separator_ids;   // SEP only
+
+  friend bool operator==(const AttentionIndexSpec&, const AttentionIndexSpec&) = default;
+};
+
+// Immutable once built; shared by all layers and heads of a batch.
+class AttentionIndex {
+ public:
+  // tokens: [B, T] row-major. kFull gives an index without far-visible keys: such layers use a
+  // window >= T.
+  AttentionIndex(std::span<const int32_t> tokens, int64_t batch_size, int64_t seq_length,
+                 const AttentionIndexSpec& spec);
+
+  int64_t batch_size() const { return batch_size_; }
+  int64_t seq_length() const { return seq_length_; }
+
+  std::span<const int32_t> positions(int64_t row) const {
+    const auto begin = static_cast<size_t>(offsets_[static_cast<size_t>(row)]);
+    const auto end = static_cast<size_t>(offsets_[static_cast<size_t>(row) + 1]);
+    return std::span(positions_).subspan(begin, end - begin);
+  }
+  std::span<const int32_t> count(int64_t row) const { return Row(count_, row); }
+  std::span<const int32_t> inverse(int64_t row) const { return Row(inverse_, row); }
+
+  // Largest number of packed keys of any row.
+  int64_t max_packed() const { return max_packed_; }
+
+  // Visible (query, key) pairs of all rows for a window: the work of one head.
+  int64_t VisiblePairs(int64_t window) const;
+
+ private:
+  std::span<const int32_t> Row(const std::vector<int32_t>& values, int64_t row) const {
+    return std::span(values).subspan(static_cast<size_t>(row * seq_length_),
+                                     static_cast<size_t>(seq_length_));
+  }
+
+  int64_t batch_size_;
+  int64_t seq_length_;
+  int64_t max_packed_ = 0;
+  std::vector<int32_t> positions_;
+  std::vector<int64_t> offsets_;
+  std::vector<int32_t> count_;
+  std::vector<int32_t> inverse_;
+};
+
+}  // namespace sepia

@@ -1,0 +1,19 @@
+# Everything is compiled for x86-64-v3 (AVX2, FMA, F16C); faster paths live in files compiled with
+# their own flags and are chosen at run time. -ffp-contract=off: a compiler that fuses
+# multiply-adds changes NeoX's blending order and makes results depend on the ISA; kernels write
+# explicit FMAs.
+add_library(sepia_flags INTERFACE)
+target_include_directories(sepia_flags INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR}/generated)
+target_compile_options(sepia_flags INTERFACE
+  -march=x86-64-v3 -ffp-contract=off -fno-math-errno -fno-trapping-math
+  -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual -Wimplicit-fallthrough
+  $<$<BOOL:${SEPIA_WERROR}>:-Werror>)
+
+if(SEPIA_SANITIZE)
+  string(REPLACE "," ";" sanitizers "${SEPIA_SANITIZE}")
+  foreach(sanitizer IN LISTS sanitizers)
+    target_compile_options(sepia_flags INTERFACE -fsanitize=${sanitizer})
+    target_link_options(sepia_flags INTERFACE -fsanitize=${sanitizer})
+  endforeach()
+  target_compile_options(sepia_flags INTERFACE -fno-sanitize-recover=all -fno-omit-frame-pointer)
+endif()

@@ -1,0 +1,32 @@
+# Debian packages only; scripts/install-deps names them all.
+find_package(Threads REQUIRED)
+find_package(OpenMP REQUIRED)
+find_package(Protobuf REQUIRED)
+find_package(fmt REQUIRED)
+find_package(spdlog REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(CLI11 REQUIRED)
+find_package(ZLIB REQUIRED)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
+pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
+
+# libutf8proc-dev ships no CMake file and, on bookworm, a .pc file under this name.
+pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
+
+# Debian's dnnl-config.cmake insists on OpenCL headers that a CPU build does not need.
+if(SEPIA_ONEDNN)
+  find_path(DNNL_INCLUDE_DIR oneapi/dnnl/dnnl.hpp)
+  find_library(DNNL_LIBRARY dnnl)
+  if(DNNL_INCLUDE_DIR AND DNNL_LIBRARY)
+    add_library(sepia_onednn INTERFACE)
+    target_include_directories(sepia_onednn SYSTEM INTERFACE ${DNNL_INCLUDE_DIR})
+    target_link_libraries(sepia_onednn INTERFACE ${DNNL_LIBRARY})
+  else()
+    message(STATUS "oneDNN not found: building with Sepia's own matrix products")
+  endif()
+endif()
+
+if(SEPIA_TESTS)
+  find_package(GTest REQUIRED)
+endif()

@@ -1,0 +1,20 @@
+option(SEPIA_TESTS "Build the tests" ON)
+option(SEPIA_ONEDNN "Matrix products through oneDNN (own kernels otherwise)" ON)
+option(SEPIA_WERROR "Warnings are errors (CI)" OFF)
+set(SEPIA_SANITIZE "" CACHE STRING "Sanitizers, comma separated: address,undefined or thread")
+set(SEPIA_CUDA "OFF" CACHE STRING "CUDA backend: OFF, ON or EMULATED")
+set_property(CACHE SEPIA_CUDA PROPERTY STRINGS OFF ON EMULATED)
+
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "Build type" FORCE)
+endif()
+if(NOT SEPIA_CUDA STREQUAL "OFF")
+  message(FATAL_ERROR "SEPIA_CUDA=${SEPIA_CUDA}: the CUDA backend is not part of this version; "
+                      "configure with -DSEPIA_CUDA=OFF")
+endif()
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)

@@ -1,0 +1,18 @@
+# sepia_library(NAME SOURCES a.cc ... DEPENDS other ...): the static library of one folder.
+function(sepia_library name)
+  cmake_parse_arguments(arg "" "" "SOURCES;DEPENDS" ${ARGN})
+  if(NOT arg_SOURCES)
+    set(arg_SOURCES ${CMAKE_SOURCE_DIR}/cmake/empty.cc)
+  endif()
+  add_library(sepia_${name} STATIC ${arg_SOURCES})
+  target_link_libraries(sepia_${name} PUBLIC sepia_flags ${arg_DEPENDS})
+endfunction()
+
+# sepia_test(NAME SOURCES a_test.cc ... DEPENDS library ...): one gtest program a folder.
+function(sepia_test name)
+  cmake_parse_arguments(arg "" "" "SOURCES;DEPENDS" ${ARGN})
+  add_executable(${name} ${arg_SOURCES})
+  target_link_libraries(${name} PRIVATE ${arg_DEPENDS} sepia_test_support GTest::gmock
+                        GTest::gtest)
+  add_test(NAME ${name} COMMAND ${name})
+endfunction()

@@ -1,0 +1,21 @@
+// Where an op runs: device, threads, scratch memory. Passed to every op; ops only enqueue.
+//
+// The cpu backend runs an op before it returns. Results do not depend on num_threads.
+// One Context is used by one thread at a time.
+#pragma once
+
+#include "base/arena.h"
+#include "base/tensor.h"
+
+namespace sepia::kernels {
+
+struct Context {
+  Device device = Device::kCpu;
+  int num_threads = 1;
+  Arena* scratch = nullptr;  // ops give back what they take
+};
+
+// Threads the process may use: OMP_NUM_THREADS if set, else the affinity mask.
+int DefaultNumThreads();
+
+}  // namespace sepia::kernels

@@ -1,0 +1,39 @@
+// The LM head and the loss as one chunked op: logits of a whole batch never exist in memory.
+//
+// logits = x W^T (no bias); loss_r = logsumexp(logits_r) - logits_r[target_r], fp32, over all V
+// (padded) columns. Masked targets contribute neither loss nor gradient.
+#pragma once
+
+#include "base/tensor.h"
+#include "kernels/context.h"
+#include "kernels/weight.h"
+
+namespace sepia::kernels {
+
+// Loss only, or loss and both gradients in one pass over each chunk.
+struct LmHeadLossArgs {
+  ConstTensorView x;          // [M, C] compute dtype
+  const Weight& weight;       // [V, C]
+  ConstTensorView targets;    // [M] int32, each in [0, V)
+  ConstTensorView loss_mask;  // [M] uint8 or empty: all count
+  TensorView loss_sum;        // [1] f64: sum over unmasked targets
+  GradMode loss_mode;         // of loss_sum
+  // Gradients of (grad_scale * loss_sum); all three empty for loss only.
+  ConstTensorView grad_scale;  // [1] fp32: loss scale / number of targets in the global batch
+  TensorView dx;               // [M, C] compute dtype, overwritten
+  TensorView dweight;          // [V, C] fp32
+  GradMode grad_mode = GradMode::kOverwrite;  // of dweight
+};
+void LmHeadLoss(Context& ctx, const LmHeadLossArgs& args);
+
+// Plain logits, for probe and generation: y [M, V] fp32.
+struct LmHeadLogitsArgs {
+  ConstTensorView x;     // [M, C] compute dtype
+  const Weight& weight;  // [V, C]
+  TensorView logits;     // [M, V] fp32, not rounded to the compute dtype
+};
+void LmHeadLogits(Context& ctx, const LmHeadLogitsArgs& args);
+
+int64_t LmHeadScratchBytes(int64_t m, int64_t c, int64_t v, DType dtype, int num_threads);
+
+}  // namespace sepia::kernels

@@ -1,0 +1,93 @@
+// The GPT-NeoX / Pythia model: embedding, L blocks, final LayerNorm, LM head with the loss.
+//
+//   model.Forward(ctx, batch);
+//   model.Backward(ctx, batch, {...});     // head and loss, then blocks L-1 .. 0, then embedding
+// or, without gradients:
+//   model.Forward(ctx, batch); model.Loss(...) / model.Logits(...);
+//
+// Shapes: B batch, T sequence, C width, H heads, D head dim, F = MLP width, V vocabulary, L layers
+// (legend in model/README.md). Not thread-safe; one model per rank.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/arena.h"
+#include "base/batch.h"
+#include "dist/mesh.h"
+#include "kernels/context.h"
+#include "kernels/rotary.h"
+#include "kernels/weight.h"
+#include "model/model_config.h"
+#include "model/parameters.h"
+
+namespace sepia::model {
+
+struct ModelOptions {
+  DType compute_dtype = DType::kFloat32;  // weights, saved activations, residual stream
+  int64_t batch_size = 1;                 // rows of a micro-batch at most
+  int64_t seq_length = 0;                 // T at most
+  bool gradients = true;                  // false: inference; no gradient or activation arenas
+  bool recompute = false;                 // save block inputs only, recompute the rest
+  kernels::RotaryTables rotary_tables = kernels::RotaryTables::kFp32;
+  int num_threads = 1;
+};
+
+// Bytes of each arena, from the same code that allocates them.
+struct MemoryPlan {
+  int64_t params = 0;
+  int64_t grads = 0;
+  int64_t activations = 0;
+  int64_t scratch = 0;
+};
+
+
+class GptNeox {
+ public:
+  GptNeox(const ModelConfig& config, const ModelOptions& options, dist::Mesh& mesh);
+  ~GptNeox();
+
+  static MemoryPlan Plan(const ModelConfig& config, const ModelOptions& options);
+
+  const ModelConfig& config() const;
+  const ModelOptions& options() const;
+  const ParameterTable& parameters() const;
+
+  // Scratch for Context: sized for every op of this model.
+  Arena& scratch();
+
+  // Local shard of parameter i: compute-dtype weight and fp32 gradient.
+  TensorView weight(int i);
+  TensorView grad(int i);
+  // All gradients as one fp32 vector, in table order with padding (zero) between records.
+  TensorView grads();
+  // Tells packed copies that weight i was rewritten. The optimizer calls it after an update.
+  void WeightChanged(int i);
+  // weight(i) = values (fp32, local shape) rounded to the compute dtype.
+  void SetWeight(kernels::Context& ctx, int i, ConstTensorView values);
+
+  // Embedding .. final LayerNorm; saves what Backward needs.
+  void Forward(kernels::Context& ctx, const Batch& batch);
+
+  // loss_sum (+)= sum of losses over unmasked targets ([1] f64). After Forward.
+  void Loss(kernels::Context& ctx, const Batch& batch, TensorView loss_sum, GradMode mode);
+
+  // logits of every position, [B, T, V] fp32. After Forward.
+  void Logits(kernels::Context& ctx, const Batch& batch, TensorView logits);
+
+  struct BackwardArgs {
+    ConstTensorView grad_scale;  // [1] fp32: loss scale / targets of the global batch
+    TensorView loss_sum;         // [1] f64
+    GradMode loss_mode;
+    GradMode grad_mode;          // kOverwrite on the first micro-batch of a step
+  };
+  void Backward(kernels::Context& ctx, const Batch& batch, const BackwardArgs& args);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace sepia::model

@@ -1,0 +1,42 @@
+// The one binary. Subcommands live in files of their own; this file parses, runs one, and is the
+// only place that catches.
+#include <exception>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "tools/sepia/command.h"
+
+namespace {
+
+using AddCommand = void (*)(CLI::App&);
+
+constexpr AddCommand kCommands[] = {
+    // One line a subcommand, in the order of --help.
+};
+
+int Run(int argc, char** argv) {
+  CLI::App app{"Sepia: a trainer for Pythia models with separator-sparse attention"};
+  app.require_subcommand(1);
+  for (const AddCommand add : kCommands) add(app);
+  try {
+    app.parse(argc, argv);
+    return static_cast<int>(sepia::ExitCode::kDone);
+  } catch (const CLI::ParseError& error) {
+    const int code = app.exit(error);
+    return code == 0 ? 0 : static_cast<int>(sepia::ExitCode::kUsage);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return Run(argc, argv);
+  } catch (const sepia::Error& error) {
+    sepia::LogError("{}", error.what());
+    return static_cast<int>(error.code());
+  } catch (const std::exception& error) {
+    sepia::LogError("internal error: {}; this is a bug in Sepia, please report it", error.what());
+    return static_cast<int>(sepia::ExitCode::kInternal);
+  }
+}
