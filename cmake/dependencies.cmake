@@ -1,11 +1,9 @@
 # Debian packages only; scripts/install-deps names them all.
 find_package(Threads REQUIRED)
-find_package(OpenMP REQUIRED)
 find_package(Protobuf REQUIRED)
 find_package(fmt REQUIRED)
 find_package(spdlog REQUIRED)
 find_package(nlohmann_json REQUIRED)
-find_package(CLI11 REQUIRED)
 find_package(ZLIB REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
@@ -13,6 +11,13 @@ pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
 
 # libutf8proc-dev ships no CMake file and, on bookworm, a .pc file under this name.
 pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
+
+if(SEPIA_FUZZ)
+  return()  # parsers need neither threads of their own nor matrix products
+endif()
+
+find_package(OpenMP REQUIRED)
+find_package(CLI11 REQUIRED)
 
 # Debian's dnnl-config.cmake insists on OpenCL headers that a CPU build does not need.
 if(SEPIA_ONEDNN)
