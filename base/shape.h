@@ -7,7 +7,7 @@
 #include <span>
 #include <string>
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include "base/check.h"
 
