@@ -7,7 +7,7 @@
 
 #include <fmt/format.h>
 
-#include "base/did_you_mean.h"
+#include "base/suggest.h"
 #include "model/model_config.pb.h"
 
 namespace sepia::model {
