@@ -1,0 +1,32 @@
+// The directory of one run:
+//   config.resolved.textproto  manifest.json  metrics.jsonl  events.out.tfevents.*  checkpoints/
+//   samples/  report.html  logs/rank_N.log  lock
+// One process group at a time: an flock on `lock`, which the kernel gives back however the process
+// ends.
+#pragma once
+
+#include <string>
+
+#include "base/file.h"
+
+namespace sepia::trainer {
+
+class RunDirectory {
+ public:
+  // Creates what is missing and takes the lock. Throws UserError(kUsage) naming host and process
+  // when another run holds it, kCannotWrite when the place is read-only.
+  explicit RunDirectory(const std::string& path);
+
+  const std::string& path() const { return path_; }
+  std::string File(const std::string& name) const { return path_ + "/" + name; }
+  std::string config() const { return File("config.resolved.textproto"); }
+  std::string manifest() const { return File("manifest.json"); }
+  std::string metrics() const { return File("metrics.jsonl"); }
+  std::string samples() const { return File("samples"); }
+
+ private:
+  std::string path_;
+  sepia::File lock_;
+};
+
+}  // namespace sepia::trainer
