@@ -1,11 +1,12 @@
 # Everything is compiled for x86-64-v3 (AVX2, FMA, F16C); faster paths live in files compiled with
 # their own flags and are chosen at run time. -ffp-contract=off: a compiler that fuses
 # multiply-adds changes NeoX's blending order and makes results depend on the ISA; kernels write
-# explicit FMAs.
+# explicit FMAs. SEPIA_MARCH is set by cmake/per_isa.cmake only.
 add_library(sepia_flags INTERFACE)
 target_include_directories(sepia_flags INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR}/generated)
 target_compile_options(sepia_flags INTERFACE
-  -march=x86-64-v3 -ffp-contract=off -fno-math-errno -fno-trapping-math
+  "$<IF:$<BOOL:$<TARGET_PROPERTY:SEPIA_MARCH>>,$<TARGET_PROPERTY:SEPIA_MARCH>,-march=x86-64-v3>"
+  -ffp-contract=off -fno-math-errno -fno-trapping-math
   -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual -Wimplicit-fallthrough
   $<$<BOOL:${SEPIA_WERROR}>:-Werror>)
 
