@@ -10,9 +10,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
-#include <span>
-#include <vector>
 
 #include "base/arena.h"
 #include "base/batch.h"
@@ -24,6 +23,8 @@
 #include "model/parameters.h"
 
 namespace sepia::model {
+
+struct BlockWeights;
 
 struct ModelOptions {
   DType compute_dtype = DType::kFloat32;  // weights, saved activations, residual stream
@@ -43,7 +44,6 @@ struct MemoryPlan {
   int64_t scratch = 0;
 };
 
-
 class GptNeox {
  public:
   GptNeox(const ModelConfig& config, const ModelOptions& options, dist::Mesh& mesh);
@@ -54,6 +54,8 @@ class GptNeox {
   const ModelConfig& config() const;
   const ModelOptions& options() const;
   const ParameterTable& parameters() const;
+  // Which indexes a Batch must bring.
+  const AttentionPlan& attention_plan() const;
 
   // Scratch for Context: sized for every op of this model.
   Arena& scratch();
@@ -63,12 +65,17 @@ class GptNeox {
   TensorView grad(int i);
   // All gradients as one fp32 vector, in table order with padding (zero) between records.
   TensorView grads();
+  // Weights as the ops take them: for matrix products, and of a whole layer.
+  const kernels::Weight& matrix(int i) const;
+  BlockWeights block_weights(int64_t layer) const;
+
   // Tells packed copies that weight i was rewritten. The optimizer calls it after an update.
   void WeightChanged(int i);
   // weight(i) = values (fp32, local shape) rounded to the compute dtype.
   void SetWeight(kernels::Context& ctx, int i, ConstTensorView values);
 
-  // Embedding .. final LayerNorm; saves what Backward needs.
+  // Embedding .. final LayerNorm; saves what Backward needs. A batch may be smaller than the
+  // options say, or have no rows: then nothing is read and its gradients are zero.
   void Forward(kernels::Context& ctx, const Batch& batch);
 
   // loss_sum (+)= sum of losses over unmasked targets ([1] f64). After Forward.
@@ -81,7 +88,11 @@ class GptNeox {
     ConstTensorView grad_scale;  // [1] fp32: loss scale / targets of the global batch
     TensorView loss_sum;         // [1] f64
     GradMode loss_mode;
-    GradMode grad_mode;          // kOverwrite on the first micro-batch of a step
+    GradMode grad_mode;  // kOverwrite on the first micro-batch of a step
+    // Called, when set, as soon as the gradients of parameters [begin, end) are final: head and
+    // final LayerNorm, blocks L-1 .. 0, embedding. A trainer sets it on the last micro-batch of a
+    // step and starts reductions that overlap the rest of backward.
+    std::function<void(int begin, int end)> gradients_ready = nullptr;
   };
   void Backward(kernels::Context& ctx, const Batch& batch, const BackwardArgs& args);
 

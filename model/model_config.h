@@ -44,7 +44,7 @@ struct ModelConfig {
   std::vector<LayerAttention> attention;  // one per layer
   std::vector<int32_t> separator_ids;     // sorted, unique; for the SEP layers
 
-  int64_t head_dim() const { return hidden_size / num_heads; }               // D
+  int64_t head_dim() const { return hidden_size / num_heads; }  // D
   int64_t rotary_dim() const {  // int(D * rotary_pct), as NeoX and transformers
     return static_cast<int64_t>(static_cast<double>(head_dim()) * rotary_pct);
   }

@@ -36,8 +36,18 @@ struct ParamSpec {
 
 // Roles of a block's parameters, in table order.
 enum class BlockParam : int {
-  kLn1Gamma, kLn1Beta, kQkvWeight, kQkvBias, kDenseWeight, kDenseBias,
-  kLn2Gamma, kLn2Beta, kUpWeight, kUpBias, kDownWeight, kDownBias,
+  kLn1Gamma,
+  kLn1Beta,
+  kQkvWeight,
+  kQkvBias,
+  kDenseWeight,
+  kDenseBias,
+  kLn2Gamma,
+  kLn2Beta,
+  kUpWeight,
+  kUpBias,
+  kDownWeight,
+  kDownBias,
   kCount,
 };
 

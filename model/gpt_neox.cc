@@ -1,0 +1,319 @@
+#include "model/gpt_neox.h"
+
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "kernels/elementwise.h"
+#include "kernels/embedding.h"
+#include "kernels/layer_norm.h"
+#include "kernels/lm_head.h"
+#include "model/block.h"
+#include "model/model_memory.h"
+
+namespace sepia::model {
+namespace {
+
+using kernels::Context;
+
+// grads() shows the padding between records as part of one vector: it must be zero.
+void ZeroPadding(const Arena& arena, std::byte* memory) {
+  const std::vector<Arena::Record>& records = arena.records();
+  for (size_t i = 0; i < records.size(); ++i) {
+    const int64_t begin = records[i].offset + records[i].num_bytes;
+    const int64_t end = i + 1 < records.size() ? records[i + 1].offset : arena.used_bytes();
+    std::memset(memory + begin, 0, static_cast<size_t>(end - begin));
+  }
+}
+
+// [B, T] as [M]; an absent view stays absent.
+ConstTensorView Rows(ConstTensorView view) {
+  return view.empty() ? view : ConstTensorView(view.Reshaped({view.num_elements()}));
+}
+
+}  // namespace
+
+struct GptNeox::State {
+  State(const ModelConfig& model_config, const ModelOptions& model_options, dist::Mesh& model_mesh)
+      : config(model_config),
+        options(model_options),
+        mesh(model_mesh),
+        tensor_size(mesh.tensor().size()),
+        table(config),
+        plan(MakeAttentionPlan(config)),
+        arenas(MakeArenas()),
+        scratch("scratch", ModelScratchBytes(config, options, tensor_size)),
+        memory(AllocateModelMemory(config, options, table, tensor_size, arenas)) {
+    matrices.resize(memory.weights.size());
+    for (size_t i = 0; i < matrices.size(); ++i) matrices[i].canonical = memory.weights[i];
+    kernels::BuildRotaryTables(options.rotary_tables, config.rotary_base, memory.cos, memory.sin);
+    if (options.gradients) {
+      ZeroPadding(arenas.grads, static_cast<std::byte*>(memory.grads.front().raw()));
+    }
+  }
+
+  Arenas MakeArenas() const {
+    Arenas counting{Arena("params"), Arena("grads"), Arena("activations")};
+    AllocateModelMemory(config, options, table, tensor_size, counting);
+    return {Arena("params", counting.params.used_bytes()),
+            Arena("grads", counting.grads.used_bytes()),
+            Arena("activations", counting.activations.used_bytes())};
+  }
+
+  BlockShape ShapeOf(const Batch& batch) const {
+    CHECK(batch.batch_size <= options.batch_size && batch.seq_length <= options.seq_length,
+          "a batch of {} for a model of {} x {}", batch.shape(), options.batch_size,
+          options.seq_length);
+    CHECK_EQ(batch.indexes.size(), plan.specs.size());
+    BlockShape shape = LargestBlock(config, options, tensor_size);
+    shape.B = batch.batch_size;
+    shape.T = batch.seq_length;
+    return shape;
+  }
+
+  BlockContext Block(int64_t layer, const Batch& batch) {
+    const AttentionPlan::Layer& attention = plan.layers[static_cast<size_t>(layer)];
+    return {.mesh = mesh,
+            .parallel_residual = config.parallel_residual,
+            .gelu = config.activation,
+            .layer_norm_eps = static_cast<float>(config.layer_norm_eps),
+            .cos = memory.cos,
+            .sin = memory.sin,
+            .index = attention.index < 0
+                         ? nullptr
+                         : batch.indexes[static_cast<size_t>(attention.index)].get(),
+            .window = attention.window};
+  }
+
+  BlockWeights Weights(int64_t layer) const;
+  BlockGradients Gradients(int64_t layer) const;
+  TensorView Residual(int64_t layer, const BlockShape& shape) const {
+    return Prefix(memory.residual[static_cast<size_t>(layer)], {shape.M(), shape.C});
+  }
+  void RunBlock(Context& ctx, const Batch& batch, int64_t layer);
+
+  ModelConfig config;
+  ModelOptions options;
+  dist::Mesh& mesh;
+  int64_t tensor_size;
+  ParameterTable table;
+  AttentionPlan plan;
+  Arenas arenas;
+  Arena scratch;
+  ModelMemory memory;
+  std::vector<kernels::Weight> matrices;  // by parameter number
+};
+
+BlockWeights GptNeox::State::Weights(int64_t layer) const {
+  const auto number = [&](BlockParam role) {
+    return static_cast<size_t>(table.block(layer, role));
+  };
+  const auto vector = [&](BlockParam role) { return memory.weights[number(role)]; };
+  const auto matrix = [&](BlockParam role) -> const kernels::Weight& {
+    return matrices[number(role)];
+  };
+  return {.ln1_gamma = vector(BlockParam::kLn1Gamma),
+          .ln1_beta = vector(BlockParam::kLn1Beta),
+          .qkv = matrix(BlockParam::kQkvWeight),
+          .qkv_bias = vector(BlockParam::kQkvBias),
+          .dense = matrix(BlockParam::kDenseWeight),
+          .dense_bias = vector(BlockParam::kDenseBias),
+          .ln2_gamma = vector(BlockParam::kLn2Gamma),
+          .ln2_beta = vector(BlockParam::kLn2Beta),
+          .up = matrix(BlockParam::kUpWeight),
+          .up_bias = vector(BlockParam::kUpBias),
+          .down = matrix(BlockParam::kDownWeight),
+          .down_bias = vector(BlockParam::kDownBias)};
+}
+
+BlockGradients GptNeox::State::Gradients(int64_t layer) const {
+  const auto grad = [&](BlockParam role) {
+    return memory.grads[static_cast<size_t>(table.block(layer, role))];
+  };
+  return {.ln1_gamma = grad(BlockParam::kLn1Gamma),
+          .ln1_beta = grad(BlockParam::kLn1Beta),
+          .qkv = grad(BlockParam::kQkvWeight),
+          .qkv_bias = grad(BlockParam::kQkvBias),
+          .dense = grad(BlockParam::kDenseWeight),
+          .dense_bias = grad(BlockParam::kDenseBias),
+          .ln2_gamma = grad(BlockParam::kLn2Gamma),
+          .ln2_beta = grad(BlockParam::kLn2Beta),
+          .up = grad(BlockParam::kUpWeight),
+          .up_bias = grad(BlockParam::kUpBias),
+          .down = grad(BlockParam::kDownWeight),
+          .down_bias = grad(BlockParam::kDownBias)};
+}
+
+// residual[layer + 1] and the block's activations, from residual[layer].
+void GptNeox::State::RunBlock(Context& ctx, const Batch& batch, int64_t layer) {
+  const BlockShape shape = ShapeOf(batch);
+  BlockForward(ctx, {.block = Block(layer, batch),
+                     .weights = Weights(layer),
+                     .x = Residual(layer, shape),
+                     .activations = Narrow(memory.blocks[static_cast<size_t>(layer)], shape),
+                     .temporaries = memory.temporaries,
+                     .y = Residual(layer + 1, shape)});
+}
+
+GptNeox::GptNeox(const ModelConfig& config, const ModelOptions& options, dist::Mesh& mesh) {
+  if (mesh.tensor().size() > 1) {
+    throw UserError(
+        fmt::format("parallel.tensor = {}: this version keeps a model on one rank; "
+                    "set parallel.tensor to 1",
+                    mesh.tensor().size()));
+  }
+  CHECK_LE(options.seq_length, config.max_positions);
+  state_ = std::make_unique<State>(config, options, mesh);
+}
+
+GptNeox::~GptNeox() = default;
+
+MemoryPlan GptNeox::Plan(const ModelConfig& config, const ModelOptions& options) {
+  Arenas arenas{Arena("params"), Arena("grads"), Arena("activations")};
+  const ParameterTable table(config);
+  AllocateModelMemory(config, options, table, /*tensor_size=*/1, arenas);
+  return {.params = arenas.params.used_bytes(),
+          .grads = arenas.grads.used_bytes(),
+          .activations = arenas.activations.used_bytes(),
+          .scratch = ModelScratchBytes(config, options, /*tensor_size=*/1)};
+}
+
+const ModelConfig& GptNeox::config() const { return state_->config; }
+const ModelOptions& GptNeox::options() const { return state_->options; }
+const ParameterTable& GptNeox::parameters() const { return state_->table; }
+const AttentionPlan& GptNeox::attention_plan() const { return state_->plan; }
+Arena& GptNeox::scratch() { return state_->scratch; }
+
+TensorView GptNeox::weight(int i) { return state_->memory.weights[static_cast<size_t>(i)]; }
+TensorView GptNeox::grad(int i) { return state_->memory.grads[static_cast<size_t>(i)]; }
+
+TensorView GptNeox::grads() {
+  const int64_t num_floats = state_->arenas.grads.used_bytes() / DTypeSize(DType::kFloat32);
+  return TensorView(grad(0).raw(), DType::kFloat32, {num_floats});
+}
+
+const kernels::Weight& GptNeox::matrix(int i) const {
+  return state_->matrices[static_cast<size_t>(i)];
+}
+BlockWeights GptNeox::block_weights(int64_t layer) const { return state_->Weights(layer); }
+
+void GptNeox::WeightChanged(int i) { ++state_->matrices[static_cast<size_t>(i)].version; }
+
+void GptNeox::SetWeight(Context& ctx, int i, ConstTensorView values) {
+  kernels::Cast(ctx, values, weight(i));
+  WeightChanged(i);
+}
+
+void GptNeox::Forward(Context& ctx, const Batch& batch) {
+  State& s = *state_;
+  const BlockShape shape = s.ShapeOf(batch);
+  if (shape.M() == 0) return;
+  const int64_t num_layers = s.config.num_layers;
+  const Shape width{shape.M(), shape.C};
+  kernels::EmbeddingForward(ctx, {.tokens = batch.tokens_view(),
+                                  .table = weight(s.table.embedding()),
+                                  .y = Prefix(s.memory.residual[0], {shape.B, shape.T, shape.C})});
+  for (int64_t layer = 0; layer < num_layers; ++layer) s.RunBlock(ctx, batch, layer);
+  kernels::LayerNormForward(ctx, {.x = s.Residual(num_layers, shape),
+                                  .gamma = weight(s.table.final_gamma()),
+                                  .beta = weight(s.table.final_beta()),
+                                  .y = Prefix(s.memory.final_ln, width),
+                                  .mean = Prefix(s.memory.final_mean, {shape.M()}),
+                                  .rstd = Prefix(s.memory.final_rstd, {shape.M()}),
+                                  .eps = static_cast<float>(s.config.layer_norm_eps)});
+}
+
+void GptNeox::Loss(Context& ctx, const Batch& batch, TensorView loss_sum, GradMode mode) {
+  const State& s = *state_;
+  const BlockShape shape = s.ShapeOf(batch);
+  if (shape.M() == 0) {
+    if (mode == GradMode::kOverwrite) kernels::Zero(ctx, loss_sum);
+    return;
+  }
+  kernels::LmHeadLoss(ctx, {.x = Prefix(s.memory.final_ln, {shape.M(), shape.C}),
+                            .weight = matrix(s.table.head()),
+                            .targets = Rows(batch.targets_view()),
+                            .loss_mask = Rows(batch.loss_mask_view()),
+                            .loss_sum = loss_sum,
+                            .loss_mode = mode,
+                            .grad_scale = {},
+                            .dx = {},
+                            .dweight = {}});
+}
+
+void GptNeox::Logits(Context& ctx, const Batch& batch, TensorView logits) {
+  const State& s = *state_;
+  const BlockShape shape = s.ShapeOf(batch);
+  if (shape.M() == 0) return;
+  kernels::LmHeadLogits(ctx, {.x = Prefix(s.memory.final_ln, {shape.M(), shape.C}),
+                              .weight = matrix(s.table.head()),
+                              .logits = logits.Reshaped({shape.M(), s.config.vocab_size})});
+}
+
+void GptNeox::Backward(Context& ctx, const Batch& batch, const BackwardArgs& args) {
+  State& s = *state_;
+  CHECK(s.options.gradients, "Backward of a model built without gradients");
+  const BlockShape shape = s.ShapeOf(batch);
+  const ParameterTable& table = s.table;
+  const int num_parameters = static_cast<int>(table.specs().size());
+  const auto ready = [&](int begin, int end) {
+    if (args.gradients_ready) args.gradients_ready(begin, end);
+  };
+  if (shape.M() == 0) {
+    if (args.grad_mode == GradMode::kOverwrite) kernels::Zero(ctx, grads());
+    if (args.loss_mode == GradMode::kOverwrite) kernels::Zero(ctx, args.loss_sum);
+    ready(0, num_parameters);
+    return;
+  }
+
+  // Loss, head and final LayerNorm.
+  const int64_t num_layers = s.config.num_layers;
+  const Shape width{shape.M(), shape.C};
+  const TensorView d_final = Prefix(s.memory.temporaries.d_width, width);
+  const TensorView dx = Prefix(s.memory.d_residual, width);
+  kernels::LmHeadLoss(ctx, {.x = Prefix(s.memory.final_ln, width),
+                            .weight = matrix(table.head()),
+                            .targets = Rows(batch.targets_view()),
+                            .loss_mask = Rows(batch.loss_mask_view()),
+                            .loss_sum = args.loss_sum,
+                            .loss_mode = args.loss_mode,
+                            .grad_scale = args.grad_scale,
+                            .dx = d_final,
+                            .dweight = grad(table.head()),
+                            .grad_mode = args.grad_mode});
+  kernels::LayerNormBackward(ctx, {.x = s.Residual(num_layers, shape),
+                                   .gamma = weight(table.final_gamma()),
+                                   .mean = Prefix(s.memory.final_mean, {shape.M()}),
+                                   .rstd = Prefix(s.memory.final_rstd, {shape.M()}),
+                                   .dy = d_final,
+                                   .dx = dx,
+                                   .dgamma = grad(table.final_gamma()),
+                                   .dbeta = grad(table.final_beta()),
+                                   .grad_mode = args.grad_mode});
+  ready(table.final_gamma(), num_parameters);
+
+  for (int64_t layer = num_layers - 1; layer >= 0; --layer) {
+    // Forward left the last block's activations in the shared memory.
+    if (s.options.recompute && layer != num_layers - 1) s.RunBlock(ctx, batch, layer);
+    BlockBackward(ctx, {.block = s.Block(layer, batch),
+                        .weights = s.Weights(layer),
+                        .x = s.Residual(layer, shape),
+                        .activations = Narrow(s.memory.blocks[static_cast<size_t>(layer)], shape),
+                        .temporaries = s.memory.temporaries,
+                        .gradients = s.Gradients(layer),
+                        .grad_mode = args.grad_mode,
+                        .dx = dx});
+    const int first = table.block(layer, BlockParam::kLn1Gamma);
+    ready(first, first + static_cast<int>(BlockParam::kCount));
+  }
+
+  // A tied matrix already holds the head's gradient.
+  kernels::EmbeddingBackward(
+      ctx, {.tokens = batch.tokens_view(),
+            .dy = Prefix(dx, {shape.B, shape.T, shape.C}),
+            .dtable = grad(table.embedding()),
+            .grad_mode = s.config.tie_embeddings ? GradMode::kAccumulate : args.grad_mode});
+  ready(table.embedding(), table.embedding() + 1);
+}
+
+}  // namespace sepia::model

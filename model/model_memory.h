@@ -1,0 +1,49 @@
+// Everything a model keeps in its arenas. The same function runs with counting arenas to plan and
+// with real ones to allocate.
+#pragma once
+
+#include <vector>
+
+#include "base/arena.h"
+#include "model/block.h"
+#include "model/gpt_neox.h"
+
+namespace sepia::model {
+
+struct Arenas {
+  Arena params;
+  Arena grads;
+  Arena activations;
+};
+
+struct ModelMemory {
+  // By parameter number.
+  std::vector<TensorView> weights;  // compute dtype, local shape
+  std::vector<TensorView> grads;    // fp32; empty without gradients
+  TensorView cos, sin;              // [T, rotary_dim / 2] fp32
+
+  // By layer. Without gradients one memory serves all layers; with recomputation one memory serves
+  // all `blocks`.
+  std::vector<TensorView> residual;  // [M, C]: input of block l; the last: of the final LayerNorm
+  std::vector<BlockActivations> blocks;
+  TensorView final_ln, final_mean, final_rstd;
+
+  BlockTemporaries temporaries;
+  TensorView d_residual;  // [M, C]: gradient of the residual stream
+};
+
+// The local part of a parameter cut over `tensor_size` ranks.
+Shape LocalShape(const ParamSpec& spec, int64_t tensor_size);
+
+// Sizes of a block for the largest micro-batch.
+BlockShape LargestBlock(const ModelConfig& config, const ModelOptions& options,
+                        int64_t tensor_size);
+
+ModelMemory AllocateModelMemory(const ModelConfig& config, const ModelOptions& options,
+                                const ParameterTable& table, int64_t tensor_size, Arenas& arenas);
+
+// Scratch that any op of the model takes at most.
+int64_t ModelScratchBytes(const ModelConfig& config, const ModelOptions& options,
+                          int64_t tensor_size);
+
+}  // namespace sepia::model
