@@ -4,12 +4,14 @@
 // GPT-NeoX's training ignores that grouping and calls every sequence a document; so does data/.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <memory>
+#include <cstring>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "base/check.h"
 #include "base/dtype.h"
 #include "base/file.h"
 
@@ -20,6 +22,25 @@ struct TokenPlace {
   std::string file;
   int64_t sequence = 0;
   int64_t byte_offset = 0;
+};
+
+// The sizes of a dataset's sequences, in tokens: a view of an array without alignment.
+class SequenceSizes {
+ public:
+  SequenceSizes(const void* data, int64_t count)
+      : data_(static_cast<const std::byte*>(data)), count_(count) {}
+
+  int64_t count() const { return count_; }
+  int32_t operator[](int64_t sequence) const {
+    DCHECK(sequence >= 0 && sequence < count_);
+    int32_t size;
+    std::memcpy(&size, data_ + sequence * int64_t{sizeof(size)}, sizeof(size));
+    return size;
+  }
+
+ private:
+  const std::byte* data_;
+  int64_t count_;
 };
 
 // Read-only and immutable; all methods are thread-safe.
@@ -42,6 +63,7 @@ class IndexedDataset {
 
   // Tokens of one sequence.
   int32_t size(int64_t sequence) const;
+  SequenceSizes sizes() const;
   // Number of tokens before this sequence in the file.
   int64_t first_token(int64_t sequence) const;
   // Entries of the document index: sequence numbers, from 0 to num_sequences(). Files merged by
@@ -72,7 +94,7 @@ class IndexedDataset {
   };
 
   void ParseHeader();
-  void CheckSequences() const;
+  void CheckSequences();
   void CheckDocumentIndex() const;
   void OpenBin();
 
@@ -125,6 +147,7 @@ class IndexedDatasetWriter {
   std::vector<int32_t> sizes_;
   std::vector<int32_t> document_lengths_;  // sequences per document
   int64_t num_tokens_ = 0;
+  bool document_ended_ = false;
   bool finished_ = false;
 };
 
