@@ -3,6 +3,8 @@
 #include <optional>
 #include <string_view>
 
+#include <fmt/format.h>
+
 #include "base/error.h"
 
 namespace sepia::data {
@@ -139,22 +141,21 @@ void NpyFile::ParseHeader(std::string_view header) {
 }
 
 std::string NpyHeader(const std::string& descr, std::span<const int64_t> shape) {
-  std::string extents;
-  for (const int64_t extent : shape) extents += fmt::format("{}, ", extent);
   // numpy writes (8,) for one dimension and (8, 2) for two.
-  extents.resize(extents.size() - (shape.size() == 1 ? 1 : 2));
-  std::string text =
-      fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': ({}), }}", descr, extents);
+  const std::string text = fmt::format(
+      "{{'descr': '{}', 'fortran_order': False, 'shape': ({}{}), }}", descr, fmt::join(shape, ", "),
+      shape.size() == 1 ? "," : "");
   // Padded with spaces to a multiple of 64. numpy >= 1.23 first leaves room for 21 digits of the
   // first extent; for the arrays here both give 128 bytes.
-  constexpr size_t kHeaderBytes = 128 - kPrefixBytes;
-  CHECK_LT(text.size(), kHeaderBytes);
-  text.resize(kHeaderBytes - 1, ' ');
-  text += '\n';
+  constexpr size_t kTextBytes = 128 - kPrefixBytes;
+  CHECK_LT(text.size(), kTextBytes);
   std::string header(kMagic);
-  header += static_cast<char>(kHeaderBytes & 0xff);
-  header += static_cast<char>(kHeaderBytes >> 8);
-  return header + text;
+  header += static_cast<char>(kTextBytes & 0xff);
+  header += static_cast<char>(kTextBytes >> 8);
+  header += text;
+  header.append(kTextBytes - 1 - text.size(), ' ');
+  header += '\n';
+  return header;
 }
 
 }  // namespace sepia::data
