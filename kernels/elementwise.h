@@ -42,4 +42,12 @@ void Zero(Context& ctx, TensorView y);
 
 int64_t ColumnSumScratchBytes(int64_t m, int64_t c);
 
+namespace cpu {  // arguments are checked already
+void AddBiasResidualForward(Context& ctx, const AddBiasResidualArgs& args);
+void AddBiasResidualBackward(Context& ctx, const AddBiasResidualBackwardArgs& args);
+void Add(Context& ctx, const AddArgs& args);
+void Cast(Context& ctx, const ConstTensorView& from, const TensorView& to);
+void Zero(Context& ctx, const TensorView& y);
+}  // namespace cpu
+
 }  // namespace sepia::kernels

@@ -23,4 +23,9 @@ struct EmbeddingBackwardArgs {
 };
 void EmbeddingBackward(Context& ctx, const EmbeddingBackwardArgs& args);
 
+namespace cpu {  // arguments are checked already
+void EmbeddingForward(Context& ctx, const EmbeddingForwardArgs& args);
+void EmbeddingBackward(Context& ctx, const EmbeddingBackwardArgs& args);
+}  // namespace cpu
+
 }  // namespace sepia::kernels

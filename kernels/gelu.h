@@ -32,4 +32,9 @@ void BiasGeluBackward(Context& ctx, const BiasGeluBackwardArgs& args);
 
 int64_t BiasGeluScratchBytes(int64_t m, int64_t f);
 
+namespace cpu {  // arguments are checked already
+void BiasGeluForward(Context& ctx, const BiasGeluForwardArgs& args);
+void BiasGeluBackward(Context& ctx, const BiasGeluBackwardArgs& args);
+}  // namespace cpu
+
 }  // namespace sepia::kernels

@@ -35,4 +35,9 @@ void LayerNormBackward(Context& ctx, const LayerNormBackwardArgs& args);
 // Scratch of LayerNormBackward: partial sums over fixed blocks of rows.
 int64_t LayerNormScratchBytes(int64_t m, int64_t c);
 
+namespace cpu {  // arguments are checked already
+void LayerNormForward(Context& ctx, const LayerNormForwardArgs& args);
+void LayerNormBackward(Context& ctx, const LayerNormBackwardArgs& args);
+}  // namespace cpu
+
 }  // namespace sepia::kernels

@@ -41,4 +41,9 @@ int64_t LinearScratchBytes(int64_t m, int64_t n, int64_t k, DType dtype, int num
 // "onednn 2.6.3 avx512_core_amx" or "own avx2": for the header block and doctor.
 const char* LinearBackendName(DType dtype);
 
+namespace cpu {  // arguments are checked already
+void LinearForward(Context& ctx, const LinearForwardArgs& args);
+void LinearBackward(Context& ctx, const LinearBackwardArgs& args);
+}  // namespace cpu
+
 }  // namespace sepia::kernels

@@ -36,4 +36,9 @@ void LmHeadLogits(Context& ctx, const LmHeadLogitsArgs& args);
 
 int64_t LmHeadScratchBytes(int64_t m, int64_t c, int64_t v, DType dtype, int num_threads);
 
+namespace cpu {  // arguments are checked already
+void LmHeadLoss(Context& ctx, const LmHeadLossArgs& args);
+void LmHeadLogits(Context& ctx, const LmHeadLogitsArgs& args);
+}  // namespace cpu
+
 }  // namespace sepia::kernels

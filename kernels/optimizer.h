@@ -47,4 +47,10 @@ struct AdamWArgs {
 };
 void AdamWUpdate(Context& ctx, const AdamWArgs& args);
 
+namespace cpu {  // arguments are checked already
+void SquaredNorm(Context& ctx, const SquaredNormArgs& args);
+void ClipFactor(Context& ctx, const ClipFactorArgs& args);
+void AdamWUpdate(Context& ctx, const AdamWArgs& args);
+}  // namespace cpu
+
 }  // namespace sepia::kernels

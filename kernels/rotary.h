@@ -27,4 +27,9 @@ void RotaryForward(Context& ctx, const RotaryArgs& args);
 // Rotates by the opposite angle: turns gradients of rotated q, k into gradients of the inputs.
 void RotaryBackward(Context& ctx, const RotaryArgs& args);
 
+namespace cpu {  // arguments are checked already
+void RotaryForward(Context& ctx, const RotaryArgs& args);
+void RotaryBackward(Context& ctx, const RotaryArgs& args);
+}  // namespace cpu
+
 }  // namespace sepia::kernels

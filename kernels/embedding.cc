@@ -1,0 +1,38 @@
+#include "kernels/embedding.h"
+
+#include "kernels/check_args.h"
+
+namespace sepia::kernels {
+namespace {
+
+void CheckTokens(const ConstTensorView& tokens, int64_t vocab_size) {
+  CHECK(tokens.rank() == 2, "tokens is {}, expected [B, T]", tokens.shape());
+  for (const int32_t token : tokens.span<int32_t>()) {
+    CHECK(token >= 0 && token < vocab_size, "token {} of a vocabulary of {}", token, vocab_size);
+  }
+}
+
+}  // namespace
+
+void EmbeddingForward(Context& ctx, const EmbeddingForwardArgs& args) {
+  CheckDevice(ctx);
+  CheckMatrix(args.table, "table");
+  CheckComputeDType(args.table.dtype(), "table");
+  CheckTokens(args.tokens, args.table.dim(0));
+  CheckTensor(args.y, "y", args.table.dtype(),
+              {args.tokens.dim(0), args.tokens.dim(1), args.table.dim(1)});
+  cpu::EmbeddingForward(ctx, args);
+}
+
+void EmbeddingBackward(Context& ctx, const EmbeddingBackwardArgs& args) {
+  CheckDevice(ctx);
+  CheckMatrix(args.dtable, "dtable");
+  CheckComputeDType(args.dy.dtype(), "dy");
+  CheckTokens(args.tokens, args.dtable.dim(0));
+  CheckTensor(args.dtable, "dtable", DType::kFloat32, args.dtable.shape());
+  CheckTensor(args.dy, "dy", args.dy.dtype(),
+              {args.tokens.dim(0), args.tokens.dim(1), args.dtable.dim(1)});
+  cpu::EmbeddingBackward(ctx, args);
+}
+
+}  // namespace sepia::kernels

@@ -1,0 +1,30 @@
+#include "kernels/gelu.h"
+
+#include "kernels/check_args.h"
+
+namespace sepia::kernels {
+
+void BiasGeluForward(Context& ctx, const BiasGeluForwardArgs& args) {
+  CheckDevice(ctx);
+  CheckMatrix(args.x, "x");
+  const DType dtype = args.x.dtype();
+  CheckComputeDType(dtype, "x");
+  CheckTensor(args.bias, "bias", dtype, {args.x.dim(1)});
+  CheckTensor(args.y, "y", dtype, args.x.shape());
+  CHECK(args.y.raw() != args.x.raw() || args.x.num_elements() == 0, "y aliases x");
+  cpu::BiasGeluForward(ctx, args);
+}
+
+void BiasGeluBackward(Context& ctx, const BiasGeluBackwardArgs& args) {
+  CheckDevice(ctx);
+  CheckMatrix(args.x, "x");
+  const DType dtype = args.x.dtype();
+  CheckComputeDType(dtype, "x");
+  CheckTensor(args.bias, "bias", dtype, {args.x.dim(1)});
+  CheckTensor(args.dy, "dy", dtype, args.x.shape());
+  CheckTensor(args.dx, "dx", dtype, args.x.shape());
+  CheckTensor(args.dbias, "dbias", DType::kFloat32, {args.x.dim(1)});
+  cpu::BiasGeluBackward(ctx, args);
+}
+
+}  // namespace sepia::kernels

@@ -1,0 +1,47 @@
+#include "kernels/optimizer.h"
+
+#include "kernels/check_args.h"
+
+namespace sepia::kernels {
+
+void SquaredNorm(Context& ctx, const SquaredNormArgs& args) {
+  CheckDevice(ctx);
+  CheckTensor(args.x, "x", DType::kFloat32, args.x.shape());
+  CheckTensor(args.sum, "sum", DType::kFloat64, {1});
+  cpu::SquaredNorm(ctx, args);
+}
+
+void ClipFactor(Context& ctx, const ClipFactorArgs& args) {
+  CheckDevice(ctx);
+  CheckTensor(args.squared_norm, "squared_norm", DType::kFloat64, {1});
+  CheckTensor(args.loss_scale, "loss_scale", DType::kFloat32, {1});
+  CheckTensor(args.norm, "norm", DType::kFloat64, {1});
+  CheckTensor(args.grad_multiplier, "grad_multiplier", DType::kFloat32, {1});
+  CheckTensor(args.skip, "skip", DType::kInt32, {1});
+  CHECK(args.clip >= 0.0, "clip {}", args.clip);
+  cpu::ClipFactor(ctx, args);
+}
+
+void AdamWUpdate(Context& ctx, const AdamWArgs& args) {
+  CheckDevice(ctx);
+  const int64_t size = args.master.num_elements();
+  const auto check = [&](const ConstTensorView& tensor, const char* name) {
+    CHECK(tensor.num_elements() == size && tensor.dtype() == DType::kFloat32,
+          "{} is {} {}, expected {} elements of f32", name, DTypeName(tensor.dtype()),
+          tensor.shape(), size);
+  };
+  check(args.master, "master");
+  check(args.exp_avg, "exp_avg");
+  check(args.exp_avg_sq, "exp_avg_sq");
+  check(args.grad, "grad");
+  if (!args.weight.empty()) {
+    CheckComputeDType(args.weight.dtype(), "weight");
+    CHECK_EQ(args.weight.num_elements(), size);
+  }
+  CheckTensor(args.grad_multiplier, "grad_multiplier", DType::kFloat32, {1});
+  CheckTensor(args.skip, "skip", DType::kInt32, {1});
+  CHECK_GE(args.t, 1);
+  cpu::AdamWUpdate(ctx, args);
+}
+
+}  // namespace sepia::kernels
