@@ -4,7 +4,7 @@
 #include <numeric>
 
 #include "base/error.h"
-#include "checkpoint/convert.h"
+#include "checkpoint/elements.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/safetensors_header.h"
 

@@ -1,4 +1,4 @@
-#include "checkpoint/convert.h"
+#include "checkpoint/elements.h"
 
 #include <cstring>
 

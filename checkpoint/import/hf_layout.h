@@ -1,0 +1,33 @@
+// The tensors of a GPT-NeoX model under Hugging Face names: what a folder must hold, no more, no
+// less. Linear weights are [out, in], row-major; Sepia keeps the same layout.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/shape.h"
+
+namespace sepia::config {
+class ModelConfig;
+}
+
+namespace sepia::checkpoint {
+
+inline constexpr std::string_view kHfPrefix = "gpt_neox.";
+inline constexpr std::string_view kHfHead = "embed_out.weight";
+inline constexpr std::string_view kHfEmbedding = "gpt_neox.embed_in.weight";
+
+struct HfTensor {
+  std::string name;
+  Shape shape;
+};
+
+// Sorted by name. A tied model has no embed_out.weight.
+std::vector<HfTensor> HfTensors(const config::ModelConfig& config);
+
+// Buffers that old versions of transformers stored among the parameters: causal masks, rotary
+// frequencies. Matched by exact suffix: "attention.dense.bias" is a parameter.
+bool IsHfBuffer(std::string_view name);
+
+}  // namespace sepia::checkpoint

@@ -1,0 +1,83 @@
+#include "checkpoint/model_source.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "checkpoint/import/hf_folder.h"
+
+namespace sepia::checkpoint {
+namespace {
+
+void WarnAboutNonFinite(const std::string& path, const std::string& name,
+                        std::span<const float> values) {
+  int64_t nans = 0;
+  int64_t infinities = 0;
+  for (const float value : values) {
+    nans += std::isnan(value);
+    infinities += std::isinf(value);
+  }
+  if (nans + infinities == 0) return;
+  LogWarn("{}: tensor '{}' holds {} NaN and {} infinite values", path, name, nans, infinities);
+}
+
+}  // namespace
+
+std::string_view RoleName(Role role) {
+  switch (role) {
+    case Role::kMaster:
+    case Role::kWeight: return "weight";
+    case Role::kExpAvg: return "exp_avg";
+    case Role::kExpAvgSq: return "exp_avg_sq";
+  }
+  CHECK(false, "role {}", static_cast<int>(role));
+}
+
+const SourceTensor& ModelSource::Get(std::string_view name) const {
+  const auto all = tensors();
+  const auto found = std::lower_bound(
+      all.begin(), all.end(), name,
+      [](const SourceTensor& tensor, std::string_view wanted) { return tensor.name < wanted; });
+  if (found == all.end() || found->name != name) {
+    throw BadData(path(), -1, fmt::format("no tensor is named '{}'", name));
+  }
+  return *found;
+}
+
+void ModelSource::ReadTensor(const std::string& name, TensorView out, Role role) const {
+  ReadPart(name, Rectangle::Whole(Get(name).shape), out, role);
+}
+
+void ModelSource::ReadPart(const std::string& name, const Rectangle& part, TensorView out,
+                           Role role) const {
+  const SourceTensor& tensor = Get(name);
+  CHECK(part.Inside(tensor.shape), "{} of tensor '{}' {}", part.ToString(), name, tensor.shape);
+  CHECK(Has(role), "{} has no {}", path(), RoleName(role));
+  CHECK_EQ(out.shape(), part.extent);
+  Read(tensor, role, part, out);
+  WarnAboutNonFinite(path(), name, out.span<float>());
+}
+
+std::unique_ptr<ModelSource> OpenModelSource(const std::string& path) {
+  if (!std::filesystem::exists(path)) {
+    throw BadData(path, -1, "does not exist", "check the path");
+  }
+  if (!std::filesystem::is_directory(path)) {
+    throw BadData(path, -1, "is a file, not a model",
+                  "give the directory: a Sepia checkpoint or run, or a Hugging Face folder");
+  }
+  if (LooksLikeHfFolder(path)) return OpenHfFolder(path);
+  if (FileExists(path + "/latest") ||
+      FileExists(path + "/zero_pp_rank_0_mp_rank_00_optim_states.pt")) {
+    throw BadData(path, -1, "GPT-NeoX / DeepSpeed checkpoints cannot be read by this version",
+                  "convert it to the Hugging Face layout with GPT-NeoX's own tool first");
+  }
+  throw BadData(path, -1, "no model is here",
+                "expected a Sepia checkpoint or run directory, or a Hugging Face folder with "
+                "config.json and model.safetensors");
+}
+
+}  // namespace sepia::checkpoint

@@ -1,0 +1,150 @@
+// fixtures/checkpoints/bad: damaged and hostile files with what must happen to each.
+#include <filesystem>
+#include <fstream>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/buffer.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "checkpoint/import/hf_config.h"
+#include "checkpoint/json.h"
+#include "checkpoint/model_source.h"
+#include "model/model_config.pb.h"
+#include "tests/support/shared_fixtures.h"
+#include "tests/support/temp_dir.h"
+
+namespace sepia::checkpoint {
+namespace {
+
+using ::testing::HasSubstr;
+
+struct Row {
+  std::string file;
+  std::string must;
+};
+
+std::vector<Row> ReadRows(const std::string& folder) {
+  std::ifstream in(folder + "/expected.jsonl");
+  std::vector<Row> rows;
+  for (std::string line; std::getline(in, line);) {
+    const JsonObject object = ParseJsonObject(line, "expected.jsonl");
+    rows.push_back(
+        {*FindKey(object, "file")->As<std::string>(), *FindKey(object, "must")->As<std::string>()});
+  }
+  return rows;
+}
+
+// Reads everything that a row names, as a model where it is one.
+void Load(const std::string& folder, const std::string& file) {
+  const std::string path = folder + "/" + file;
+  if (file.starts_with("config/")) {
+    config::ModelConfig config;
+    ReadHfConfig(path, &config);
+    return;
+  }
+  const testing::TempDir dir;
+  std::string model = path;
+  if (!std::filesystem::is_directory(path)) {
+    model = dir.path();
+    std::filesystem::copy(folder + "/good/config.json", dir.File("config.json"));
+    std::filesystem::copy(
+        path, dir.File(file.ends_with(".safetensors") ? "model.safetensors" : "pytorch_model.bin"));
+  }
+  const auto source = OpenModelSource(model);
+  for (const SourceTensor& tensor : source->tensors()) {
+    const OwnedTensor values(DType::kFloat32, tensor.shape);
+    source->ReadTensor(tensor.name, values);
+  }
+}
+
+// "" when it loads.
+std::string Refusal(const std::string& folder, const std::string& file) {
+  try {
+    Load(folder, file);
+  } catch (const UserError& error) {
+    EXPECT_EQ(error.code(), ExitCode::kBadData) << file;
+    return error.what();
+  }
+  return "";
+}
+
+class HostileFilesTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    SetLogSink([this](LogLevel, std::string_view message) { log_.append(message); });
+  }
+  void TearDown() override { SetLogSink(nullptr); }
+
+  std::string log_;
+};
+
+TEST_F(HostileFilesTest, EveryRowOfExpectedBehavesAsItSays) {
+  SEPIA_SHARED_OR_SKIP(folder, "fixtures/checkpoints/bad");
+  int checked = 0;
+  for (const Row& row : ReadRows(folder)) {
+    const std::string refusal = Refusal(folder, row.file);
+    ++checked;
+    if (row.file.ends_with(".bin")) {  // a container of a later version: refused, whatever it holds
+      EXPECT_THAT(refusal, HasSubstr("PyTorch pickle")) << row.file;
+    } else if (row.must.starts_with("refuse:")) {
+      EXPECT_NE(refusal, "") << row.file << " must be refused: " << row.must;
+    } else if (row.must.starts_with("accept")) {
+      EXPECT_EQ(refusal, "") << row.file;
+    }
+  }
+  EXPECT_GT(checked, 300);
+}
+
+// The config rows are "refuse: key"; the message names that key.
+TEST_F(HostileFilesTest, ConfigMessagesNameTheKey) {
+  SEPIA_SHARED_OR_SKIP(folder, "fixtures/checkpoints/bad");
+  for (const Row& row : ReadRows(folder)) {
+    if (!row.file.starts_with("config/") || !row.must.starts_with("refuse: ")) continue;
+    const std::string key = row.must.substr(8, row.must.find(' ', 8) - 8);
+    if (key.find('_') == std::string::npos) continue;  // a sentence, not a key
+    EXPECT_THAT(Refusal(folder, row.file), HasSubstr(key)) << row.file;
+  }
+  EXPECT_THAT(Refusal(folder, "config/rope_scaling.json"), HasSubstr("rope scaling"));
+  EXPECT_THAT(Refusal(folder, "config/deep.json"), HasSubstr("nested deeper"));
+  EXPECT_THAT(Refusal(folder, "config/duplicate_key.json"), HasSubstr("twice"));
+  EXPECT_THAT(Refusal(folder, "config/heads_not_dividing.json"), HasSubstr("does not divide"));
+  // "refuse or support explicitly": a tied head is supported.
+  EXPECT_EQ(Refusal(folder, "config/tied.json"), "");
+}
+
+TEST_F(HostileFilesTest, ModelMessagesNameTensorAndFile) {
+  SEPIA_SHARED_OR_SKIP(folder, "fixtures/checkpoints/bad");
+  const std::pair<const char*, const char*> cases[] = {
+      {"model/missing_tensor", "gpt_neox.layers.0.attention.query_key_value.weight"},
+      {"model/extra_tensor", "gpt_neox.layers.7.mlp.dense_h_to_4h.bias"},
+      {"model/transposed", "it is transposed"},
+      {"model/vocab_mismatch", "embed"},
+      {"model/mixed_prefix", "mixed name prefixes"},
+      {"sharded/missing_shard", "model-00002-of-00002.safetensors is missing"},
+      {"sharded/dotdot", "plain file names"},
+      {"sharded/absolute", "plain file names"},
+      {"sharded/subdir", "plain file names"},
+      {"sharded/empty_name", "plain file names"},
+      {"sharded/nul_in_name", "plain file names"},
+      {"sharded/dot", "plain file names"},
+      {"sharded/tensor_not_in_shard", "does not place here"},
+      {"sharded/tensor_in_two_shards", "does not place here"},
+      {"sharded/total_size_wrong", "total_size"},
+      {"sharded/index_not_strings", "instead of a file name"},
+  };
+  for (const auto& [file, message] : cases) {
+    EXPECT_THAT(Refusal(folder, file), HasSubstr(message)) << file;
+  }
+}
+
+TEST_F(HostileFilesTest, NonFiniteValuesAreReportedNotRefused) {
+  SEPIA_SHARED_OR_SKIP(folder, "fixtures/checkpoints/bad");
+  EXPECT_EQ(Refusal(folder, "model/nan_and_inf"), "");
+  EXPECT_THAT(log_, HasSubstr("1 NaN"));
+  EXPECT_THAT(log_, HasSubstr("1 infinite"));
+}
+
+}  // namespace
+}  // namespace sepia::checkpoint
