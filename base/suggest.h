@@ -8,8 +8,8 @@
 namespace sepia {
 
 // The candidate with the smallest edit distance to `name` (insert, delete, replace or swap two
-// neighbours; case costs nothing), or "" when none is near: at most a third of the letters differ,
-// or one contains the other. Ties: the first.
+// neighbours; case costs nothing), or "" when none is near: at most a third of the letters differ
+// (two of five), or one contains the other. Ties: the first.
 std::string ClosestName(std::string_view name, std::span<const std::string> candidates);
 
 // `; did you mean "x"?`, or "" when nothing is near.
