@@ -14,7 +14,7 @@ namespace sepia::kernels {
 struct Weight {
   ConstTensorView canonical;
   uint64_t version = 0;
-  mutable TensorView packed;
+  mutable TensorView packed = {};
   mutable uint64_t packed_version = 0;
 };
 
