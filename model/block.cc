@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/cached_attention.h"
 #include "kernels/elementwise.h"
 #include "kernels/layer_norm.h"
 #include "kernels/linear.h"
@@ -24,6 +25,26 @@ void SumOverTensorRanks(Context& ctx, const BlockContext& block, TensorView part
   block.mesh.tensor().AllReduce(ctx, partial, dist::ReduceOp::kSum, label).Wait();
 }
 
+// lse is left alone when keys come from a cache: nothing runs backward then.
+void AttentionCore(Context& ctx, const BlockContext& b, const BlockActivations& a) {
+  if (b.cache == nullptr) {
+    SepAttentionForward(
+        ctx,
+        {.qkv = a.qkv, .index = b.index, .window = b.window, .out = a.attention, .lse = a.lse});
+    return;
+  }
+  const int64_t rows = a.qkv.dim(1);
+  const int64_t heads = a.qkv.dim(2);
+  const int64_t head_dim = a.qkv.dim(4);
+  CachedAttention(ctx, {.qkv = Prefix(a.qkv, {rows, heads, 3, head_dim}),
+                        .begin = b.cache->begin,
+                        .index = b.index,
+                        .window = b.window,
+                        .keys = b.cache->keys,
+                        .values = b.cache->values,
+                        .out = Prefix(a.attention, {rows, heads, head_dim})});
+}
+
 // partial (+)= dense(attention(rotary(qkv(ln1(x))))) without dense's bias.
 void AttentionForward(Context& ctx, const BlockForwardArgs& args, ConstTensorView x,
                       TensorView partial, GradMode mode) {
@@ -39,8 +60,7 @@ void AttentionForward(Context& ctx, const BlockForwardArgs& args, ConstTensorVie
                          .eps = b.layer_norm_eps});
   LinearForward(ctx, {.x = a.ln1, .weight = w.qkv, .bias = w.qkv_bias, .y = Matrix(a.qkv)});
   RotaryForward(ctx, {.qkv = a.qkv, .cos = b.cos, .sin = b.sin});
-  SepAttentionForward(
-      ctx, {.qkv = a.qkv, .index = b.index, .window = b.window, .out = a.attention, .lse = a.lse});
+  AttentionCore(ctx, b, a);
   LinearForward(
       ctx, {.x = Matrix(a.attention), .weight = w.dense, .bias = {}, .y = partial, .mode = mode});
 }

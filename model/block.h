@@ -77,15 +77,23 @@ BlockTemporaries AllocateBlockTemporaries(Arena& arena, const BlockShape& shape,
 // The first elements of `memory` as a tensor of this shape.
 TensorView Prefix(TensorView memory, const Shape& shape);
 
+// Generation: the keys and values of one sequence so far, and where the new tokens begin.
+struct KeyValueCache {
+  TensorView keys, values;  // [length, H, D] compute dtype
+  int64_t begin;
+};
+
 // What all calls of one layer have in common.
 struct BlockContext {
   dist::Mesh& mesh;
   bool parallel_residual;
   kernels::GeluKind gelu;
   float layer_norm_eps;
-  ConstTensorView cos, sin;     // rotary tables, [>= T, rotary_dim / 2] fp32
+  ConstTensorView cos,
+      sin;  // rotary tables from the first token's position, [>= T, rotary_dim / 2]
   const AttentionIndex* index;  // null: no packed keys
   int64_t window;
+  const KeyValueCache* cache = nullptr;  // set in generation (B = 1, forward only)
 };
 
 struct BlockForwardArgs {

@@ -1,0 +1,58 @@
+// Generation: one sequence, extended token by token, with a plain cache of keys and values. The
+// model's visibility rule applies to the cache as in training, so logits are those of a full
+// forward pass (up to rounding).
+//
+//   Decoder decoder(model, mesh, /*max_length=*/512, num_threads);
+//   std::span<const float> logits = decoder.Append(prompt);
+//   logits = decoder.Append({&next, 1});
+//
+// Reads the model's weights only: a model in training may generate between steps.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/arena.h"
+#include "dist/mesh.h"
+#include "kernels/context.h"
+#include "model/block.h"
+#include "model/gpt_neox.h"
+
+namespace sepia::model {
+
+class Decoder {
+ public:
+  // Throws UserError when max_length is past the model's max_positions.
+  Decoder(GptNeox& model, dist::Mesh& mesh, int64_t max_length, int num_threads);
+
+  // Tokens so far.
+  int64_t length() const { return static_cast<int64_t>(tokens_.size()); }
+  int64_t max_length() const { return max_length_; }
+
+  // Appends at least one token, each in [0, V). Returns the logits [V] that predict the token after
+  // the last one; they stay valid until the next call.
+  std::span<const float> Append(std::span<const int32_t> tokens);
+
+ private:
+  void Allocate(Arena& arena);
+  void RunChunk(std::span<const int32_t> chunk);
+
+  GptNeox& model_;
+  dist::Mesh& mesh_;
+  int64_t max_length_;
+  std::vector<int32_t> tokens_;
+  Arena arena_;
+  Arena scratch_;
+  kernels::Context ctx_;
+
+  TensorView cos_, sin_;                   // [max_length, rotary_dim / 2]
+  std::vector<TensorView> keys_, values_;  // a layer: [max_length, H, D]
+  TensorView residual_;                    // [chunk, C]
+  BlockActivations activations_;
+  BlockTemporaries temporaries_;
+  TensorView final_ln_, mean_, rstd_;  // of the last token: [1, C], [1], [1]
+  TensorView logits_;                  // [1, V]
+};
+
+}  // namespace sepia::model
