@@ -1,0 +1,282 @@
+// Backward: one sweep over tiles of queries, five products per tile and chunk.
+//
+//   S = Q K^T, P = 2^(scale log2(e) S - log2(e) lse), dP = dO V^T, dS = P (dP - D_i)
+//   dV += P^T dO, dK += scale dS^T Q, dQ += scale dS K        (FlashAttention-2, algorithm 2)
+//
+// Key gradients stay in fp32 beside their chunk. When a band chunk leaves the ring, gradients of
+// packed keys move to their packed row and all others are final; one rounding per output.
+#include "kernels/cpu/isa/attention_tiles.h"
+
+namespace sepia::kernels::cpu::SEPIA_ISA {
+namespace {
+
+// One chunk of keys with its gradients, [kChunkKeys, dim] or as panels.
+struct Chunk {
+  float* key_panels;    // K^T
+  float* value_panels;  // V^T
+  float* keys;
+  float* key_gradients;  // without the factor `scale`
+  float* value_gradients;
+};
+
+// Arrays of one task, in its workspace.
+struct Arrays {
+  explicit Arrays(const AttentionBackwardTask& task)
+      : workspace(task.segment.workspace), chunk_floats(kChunkKeys * task.head.padded_dim) {
+    const int64_t tile_floats = kTileQueries * task.head.padded_dim;
+    rows = workspace.Take(chunk_floats);
+    queries = workspace.Take(tile_floats);
+    query_columns = workspace.Take(tile_floats);
+    douts = workspace.Take(tile_floats);
+    dout_columns = workspace.Take(tile_floats);
+    query_gradients = workspace.Take(tile_floats);
+    p = workspace.Take(kTileQueries * kChunkKeys);
+    ds = workspace.Take(kTileQueries * kChunkKeys);
+    chunks = workspace.Take(0);
+  }
+  Chunk chunk(int64_t slot) const {
+    float* base = chunks + slot * 5 * chunk_floats;
+    return {base, base + chunk_floats, base + 2 * chunk_floats, base + 3 * chunk_floats,
+            base + 4 * chunk_floats};
+  }
+
+  Workspace workspace;
+  int64_t chunk_floats;
+  float* rows;             // [kChunkKeys, dim]: rows on their way to a transposed form
+  float* queries;          // [kTileQueries, dim]
+  float* query_columns;    // [dim, kTileQueries]
+  float* douts;            // [kTileQueries, dim]
+  float* dout_columns;     // [dim, kTileQueries]
+  float* query_gradients;  // [kTileQueries, dim], without the factor `scale`
+  float* p;                // [kTileQueries, kChunkKeys]: scores, then probabilities
+  float* ds;               // [kTileQueries, kChunkKeys]: dP, then dS
+  float* chunks;
+  float lse[kTileQueries];           // in units of log2
+  float dout_dot_out[kTileQueries];  // D_i
+};
+
+void LoadChunk(const AttentionHead& head, const KeyRange& keys, const Arrays& arrays,
+               const Chunk& chunk) {
+  LoadKeyRows(head, keys, 1, chunk.keys);
+  TransposeKeys(head, keys, chunk.keys, chunk.key_panels);
+  LoadKeyRows(head, keys, 2, arrays.rows);
+  TransposeKeys(head, keys, arrays.rows, chunk.value_panels);
+  ZeroFill(chunk.key_gradients, arrays.chunk_floats);
+  ZeroFill(chunk.value_gradients, arrays.chunk_floats);
+}
+
+float Dot(const float* a, const float* b, int64_t size) {
+  Vec sum = Zero();
+  for (int64_t d = 0; d < size; d += kLanes) sum = Fma(Load(a + d), Load(b + d), sum);
+  return Sum(sum);
+}
+
+void LoadTile(const AttentionBackwardTask& task, const QueryTile& tile, Arrays& arrays) {
+  const AttentionHead& head = task.head;
+  const int64_t dim = head.padded_dim;
+  for (int64_t r = 0; r < tile.size; ++r) {
+    const int64_t i = tile.begin + r;
+    LoadRow(head, QkvRow(head, i, 0), arrays.queries + r * dim);
+    LoadRow(head, RowAt(task.dout, i, task.out_row_bytes), arrays.douts + r * dim);
+    LoadRow(head, RowAt(task.out, i, task.out_row_bytes), arrays.rows);
+    arrays.lse[r] = task.lse[i] * kLog2E;
+    arrays.dout_dot_out[r] = Dot(arrays.douts + r * dim, arrays.rows, dim);
+  }
+  const int64_t padding = kTileQueries - tile.size;
+  ZeroFill(arrays.queries + tile.size * dim, padding * dim);
+  ZeroFill(arrays.douts + tile.size * dim, padding * dim);
+  ZeroFill(arrays.query_gradients, kTileQueries * dim);
+  Transpose(arrays.queries, kTileQueries, dim, arrays.query_columns, kTileQueries);
+  Transpose(arrays.douts, kTileQueries, dim, arrays.dout_columns, kTileQueries);
+}
+
+void ZeroKeys(float* row, int32_t begin, int32_t end) {
+  for (int32_t key = begin; key < end; key += kLanes) Store(row + key, Zero());
+}
+
+// Turns a row of scores and of dP into P and dS; zero for hidden keys, over the whole chunk.
+void ProbabilityRow(const VisibleKeys& visible, const BlockSpan& span, int64_t query, float scale,
+                    Arrays& arrays) {
+  float* p_row = arrays.p + query * kChunkKeys;
+  float* ds_row = arrays.ds + query * kChunkKeys;
+  const int32_t low = visible.low[query];
+  const int32_t high = visible.high[query];
+  const Vec factor = Set(scale);
+  const Vec shift = Set(-arrays.lse[query]);
+  const Vec mean = Set(arrays.dout_dot_out[query]);
+  ZeroKeys(p_row, 0, span.vector_low);
+  ZeroKeys(ds_row, 0, span.vector_low);
+  for (int32_t key = span.vector_low; key < span.vector_high; key += kLanes) {
+    const Mask seen = LaneRange(low - key, high - key);
+    const Vec p = Exp2(Fma(Load(p_row + key), factor, shift));
+    const Vec ds = p * (Load(ds_row + key) - mean);
+    Store(p_row + key, Select(seen, p, Zero()));
+    Store(ds_row + key, Select(seen, ds, Zero()));
+  }
+  ZeroKeys(p_row, span.vector_high, kChunkKeys);
+  ZeroKeys(ds_row, span.vector_high, kChunkKeys);
+}
+
+// P, dS of the tile against a chunk, and its share of dQ.
+void AddQueryGradients(const AttentionHead& head, const QueryTile& tile, const Chunk& chunk,
+                       const VisibleKeys& visible, float scale, Arrays& arrays) {
+  for (int64_t first = 0; first < tile.size; first += kTileRows) {
+    const BlockSpan span(visible, tile, first);
+    const int64_t end = Smaller(first + kTileRows, tile.size);
+    float* p = arrays.p + first * kChunkKeys;
+    float* ds = arrays.ds + first * kChunkKeys;
+    if (span.empty()) continue;
+    BlockScores(head, span, arrays.query_columns + first, chunk.key_panels, p);
+    BlockScores(head, span, arrays.dout_columns + first, chunk.value_panels, ds);
+    for (int64_t r = first; r < end; ++r) ProbabilityRow(visible, span, r, scale, arrays);
+    AddProduct<kChunkKeys, 1>(span.high - span.low, ds + span.low,
+                              chunk.keys + span.low * head.padded_dim, head.padded_dim,
+                              arrays.query_gradients + first * head.padded_dim);
+  }
+}
+
+// dV += P^T dO and dK += dS^T Q, for blocks of keys and the queries that see any of them.
+void AddKeyGradients(const AttentionHead& head, const QueryTile& tile, const Chunk& chunk,
+                     const VisibleKeys& visible, const Arrays& arrays) {
+  const int64_t dim = head.padded_dim;
+  int64_t begin = 0;
+  int64_t end = 0;
+  for (int64_t key = 0; key < kChunkKeys; key += kTileRows) {
+    while (begin < tile.size && visible.high[begin] <= key) ++begin;
+    while (end < tile.size && visible.low[end] < key + kTileRows) ++end;
+    if (begin >= end) continue;
+    const int64_t at = begin * kChunkKeys + key;
+    AddProduct<1, kChunkKeys>(end - begin, arrays.p + at, arrays.douts + begin * dim, dim,
+                              chunk.value_gradients + key * dim);
+    AddProduct<1, kChunkKeys>(end - begin, arrays.ds + at, arrays.queries + begin * dim, dim,
+                              chunk.key_gradients + key * dim);
+  }
+}
+
+void StoreQueryGradients(const AttentionBackwardTask& task, const QueryTile& tile, float scale,
+                         const Arrays& arrays) {
+  for (int64_t r = 0; r < tile.size; ++r) {
+    StoreScaledRow(task.head, arrays.query_gradients + r * task.head.padded_dim, scale,
+                   GradientRow(task.head, task.dqkv, tile.begin + r, 0));
+  }
+}
+
+// Final gradients of key j: to dqkv, or to the partial sums of the segment.
+void StoreKeyGradients(const AttentionBackwardTask& task, int64_t key, float scale, float* dk,
+                       float* dv) {
+  const AttentionHead& head = task.head;
+  if (task.partials.dk == nullptr) {
+    StoreScaledRow(head, dk, scale, GradientRow(head, task.dqkv, key, 1));
+    NarrowRow(head.dtype, dv, head.head_dim, GradientRow(head, task.dqkv, key, 2));
+    return;
+  }
+  const auto row_bytes = static_cast<size_t>(head.padded_dim) * sizeof(float);
+  std::memcpy(task.partials.dk + key * head.padded_dim, dk, row_bytes);
+  std::memcpy(task.partials.dv + key * head.padded_dim, dv, row_bytes);
+}
+
+void AddRow(const float* from, int64_t size, float* to) {
+  for (int64_t d = 0; d < size; d += kLanes) Store(to + d, Load(to + d) + Load(from + d));
+}
+
+// Row of key j among the packed keys of the segment, or -1.
+int64_t PackedRow(const AttentionHead& head, const AttentionSegment& segment, int64_t key) {
+  if (head.inverse == nullptr || head.inverse[key] >= segment.num_packed) return -1;
+  return head.inverse[key];
+}
+
+// Sends a band chunk's gradients on: no later query sees its keys in the band.
+void FlushBandChunk(const AttentionBackwardTask& task, int64_t band_chunk, float scale,
+                    const Arrays& arrays) {
+  const AttentionHead& head = task.head;
+  const int64_t dim = head.padded_dim;
+  const KeyRange keys = BandChunk(head, band_chunk);
+  const Chunk chunk = arrays.chunk(band_chunk % task.segment.ring_chunks);
+  for (int64_t i = 0; i < keys.size; ++i) {
+    float* dk = chunk.key_gradients + i * dim;
+    float* dv = chunk.value_gradients + i * dim;
+    const int64_t packed = PackedRow(head, task.segment, keys[i]);
+    if (packed < 0) {
+      StoreKeyGradients(task, keys[i], scale, dk, dv);
+      continue;
+    }
+    const Chunk target = arrays.chunk(task.segment.ring_chunks + packed / kChunkKeys);
+    AddRow(dk, dim, target.key_gradients + packed % kChunkKeys * dim);
+    AddRow(dv, dim, target.value_gradients + packed % kChunkKeys * dim);
+  }
+}
+
+void FlushPackedChunk(const AttentionBackwardTask& task, int64_t packed_chunk, float scale,
+                      const Arrays& arrays) {
+  const KeyRange keys = PackedChunk(task.head, task.segment.num_packed, packed_chunk);
+  const Chunk chunk = arrays.chunk(task.segment.ring_chunks + packed_chunk);
+  for (int64_t i = 0; i < keys.size; ++i) {
+    StoreKeyGradients(task, keys[i], scale, chunk.key_gradients + i * task.head.padded_dim,
+                      chunk.value_gradients + i * task.head.padded_dim);
+  }
+}
+
+// Whether a segment writes the partial gradients of key j.
+bool SegmentReaches(const AttentionHead& head, const AttentionSegment& segment, int64_t key) {
+  // Band chunks are loaded and flushed whole.
+  const int64_t end = (segment.end + kChunkKeys - 1) / kChunkKeys * kChunkKeys;
+  if (key >= end) return false;
+  return key >= FirstBandChunk(head, segment) * kChunkKeys || PackedRow(head, segment, key) >= 0;
+}
+
+}  // namespace
+
+void BackwardSegment(const AttentionBackwardTask& task) {
+  const AttentionHead& head = task.head;
+  const AttentionSegment& segment = task.segment;
+  const float scale = ScoreScale(head);
+  const float log2_scale = kLog2E * scale;
+  Arrays arrays(task);
+  for (int64_t c = 0; c < NumPackedChunks(segment); ++c) {
+    LoadChunk(head, PackedChunk(head, segment.num_packed, c), arrays,
+              arrays.chunk(segment.ring_chunks + c));
+  }
+  const int64_t first_chunk = FirstBandChunk(head, segment);
+  int64_t next_chunk = first_chunk;
+  for (int64_t begin = segment.begin; begin < segment.end; begin += kTileQueries) {
+    const QueryTile tile = {begin, Smaller(kTileQueries, segment.end - begin)};
+    for (; next_chunk * kChunkKeys < tile.begin + tile.size; ++next_chunk) {
+      const int64_t leaving = next_chunk - segment.ring_chunks;
+      if (leaving >= first_chunk) FlushBandChunk(task, leaving, scale, arrays);
+      LoadChunk(head, BandChunk(head, next_chunk), arrays,
+                arrays.chunk(next_chunk % segment.ring_chunks));
+    }
+    LoadTile(task, tile, arrays);
+    ForEachChunk(head, segment, tile, [&](int64_t slot, const VisibleKeys& visible) {
+      const Chunk chunk = arrays.chunk(slot);
+      AddQueryGradients(head, tile, chunk, visible, log2_scale, arrays);
+      AddKeyGradients(head, tile, chunk, visible, arrays);
+    });
+    StoreQueryGradients(task, tile, scale, arrays);
+  }
+  for (int64_t c = Larger(first_chunk, next_chunk - segment.ring_chunks); c < next_chunk; ++c) {
+    FlushBandChunk(task, c, scale, arrays);
+  }
+  for (int64_t c = 0; c < NumPackedChunks(segment); ++c) {
+    FlushPackedChunk(task, c, scale, arrays);
+  }
+}
+
+void ReduceKeyGradients(const AttentionReduceTask& task) {
+  const AttentionHead& head = task.head;
+  const int64_t dim = head.padded_dim;
+  float* dk = task.workspace;
+  float* dv = task.workspace + dim;
+  for (int64_t key = task.key_begin; key < task.key_end; ++key) {
+    ZeroFill(dk, 2 * dim);
+    for (int s = 0; s < task.num_segments; ++s) {
+      if (!SegmentReaches(head, task.segments[s], key)) continue;
+      AddRow(task.partials[s].dk + key * dim, dim, dk);
+      AddRow(task.partials[s].dv + key * dim, dim, dv);
+    }
+    StoreScaledRow(head, dk, ScoreScale(head), GradientRow(head, task.dqkv, key, 1));
+    NarrowRow(head.dtype, dv, head.head_dim, GradientRow(head, task.dqkv, key, 2));
+  }
+}
+
+}  // namespace sepia::kernels::cpu::SEPIA_ISA
