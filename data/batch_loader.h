@@ -62,13 +62,16 @@ class BatchLoader {
   double TakeSecondsWaited();
 
  private:
-  Batch Build(int64_t micro_batch_number) const;
-  void CheckVocabulary(const std::vector<int64_t>& samples, std::span<const int32_t> tokens) const;
-  void Produce();
+  // `number` of a micro-batch counts from the start of the run.
+  void Produce(int64_t number);
+  Batch Build(int64_t number) const;
+  void CheckVocabulary(int64_t k, const std::vector<int32_t>& sample) const;
+  void LogIfDataIsUsedUp(int64_t step) const;
 
   const BatchLoaderOptions options_;
   const int64_t micro_batches_per_step_;
-  int64_t next_ = 0;  // number of the micro-batch that Next() returns, counted from the run's start
+  const int64_t samples_per_pass_;
+  int64_t next_;  // number of the micro-batch that Next() returns
   double seconds_waited_ = 0;
 
   std::mutex mutex_;

@@ -77,8 +77,7 @@ std::vector<std::string> FindBinFiles(const std::string& prefix) {
                     "move one of the sets away");
     }
     if (shard.number != static_cast<int64_t>(paths.size())) {
-      throw BadData(prefix, -1, fmt::format("shard {} is missing", paths.size()),
-                    "fetch it again");
+      throw BadData(prefix, -1, fmt::format("shard {} is missing", paths.size()), "fetch it again");
     }
     paths.push_back(shard.path);
   }

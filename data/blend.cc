@@ -9,8 +9,8 @@
 namespace sepia::data {
 namespace {
 
-// numpy's sum of doubles, which GPT-NeoX normalises blending weights with: eight running sums for up
-// to 128 values, halves beyond (numpy/core/src/umath/loops_utils.h.src, pairwise_sum).
+// numpy's sum of doubles, which GPT-NeoX normalises blending weights with: eight running sums for
+// up to 128 values, halves beyond (numpy/core/src/umath/loops_utils.h.src, pairwise_sum).
 double NumpySum(std::span<const double> values) {
   constexpr size_t kLanes = 8;
   constexpr size_t kBlock = 128;
@@ -26,8 +26,8 @@ double NumpySum(std::span<const double> values) {
   for (; i < n - n % kLanes; i += kLanes) {
     for (size_t j = 0; j < kLanes; ++j) lane[j] += values[i + j];
   }
-  double sum = ((lane[0] + lane[1]) + (lane[2] + lane[3])) +
-               ((lane[4] + lane[5]) + (lane[6] + lane[7]));
+  double sum =
+      ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
   for (; i < n; ++i) sum += values[i];
   return sum;
 }
@@ -73,9 +73,10 @@ std::vector<double> WeightsByNumDocuments(std::span<const int64_t> num_documents
 }
 
 BlendOrder::BlendOrder(std::span<const double> weights, int64_t size)
-    : num_datasets_(weights.size()) {
+    : num_datasets_(weights.size()), size_(size) {
   CHECK(!weights.empty() && static_cast<int64_t>(weights.size()) <= kMaxDatasets,
         "{} datasets in a blend", weights.size());
+  if (num_datasets_ == 1) return;
   const std::vector<double> shares = DividedBy(weights, NumpySum(weights));
   std::vector<int64_t> counts(num_datasets_, 0);
   dataset_.resize(static_cast<size_t>(size));
@@ -100,6 +101,7 @@ BlendOrder::BlendOrder(std::span<const double> weights, int64_t size)
 
 BlendOrder::Source BlendOrder::At(int64_t s) const {
   CHECK(s >= 0 && s < size(), "sample {} of a blend of {}", s, size());
+  if (num_datasets_ == 1) return {.dataset = 0, .sample = s};
   const uint8_t dataset = dataset_[static_cast<size_t>(s)];
   const int64_t checkpoint = s / kCheckpointEvery;
   const auto from = dataset_.begin() + checkpoint * kCheckpointEvery;

@@ -50,9 +50,8 @@ IndexMapPlan PlanIndexMaps(const SequenceSizes& sizes, const IndexMapSpec& spec,
   }
   const int64_t tokens = plan.tokens_per_epoch;
   if (tokens == 0) {
-    throw UserError(ExitCode::kBadData,
-                    fmt::format("{}: documents [{}, {}) hold no tokens", what, spec.first_document,
-                                spec.end_document));
+    throw UserError(ExitCode::kBadData, fmt::format("{}: documents [{}, {}) hold no tokens", what,
+                                                    spec.first_document, spec.end_document));
   }
   if (spec.num_samples > std::numeric_limits<int64_t>::max() / 2 / spec.seq_length) {
     throw UserError(fmt::format("{}: {} samples are too many", what, spec.num_samples));
@@ -61,10 +60,10 @@ IndexMapPlan PlanIndexMaps(const SequenceSizes& sizes, const IndexMapSpec& spec,
   plan.num_epochs = std::max<int64_t>(1, (spec.num_samples * spec.seq_length + tokens) / tokens);
   const int64_t documents = spec.end_document - spec.first_document;
   if (plan.num_epochs > kMaxInt32 / documents) {
-    throw UserError(fmt::format("{}: {} samples of {} tokens need {} epochs of {} documents, more "
-                                "than 2^31 entries; train for fewer steps or on more data",
-                                what, spec.num_samples, spec.seq_length, plan.num_epochs,
-                                documents));
+    throw UserError(
+        fmt::format("{}: {} samples of {} tokens need {} epochs of {} documents, more "
+                    "than 2^31 entries; train for fewer steps or on more data",
+                    what, spec.num_samples, spec.seq_length, plan.num_epochs, documents));
   }
   plan.num_samples = (plan.num_epochs * tokens - 1) / spec.seq_length;
   if (plan.num_samples == 0) {

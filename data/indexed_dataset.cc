@@ -121,9 +121,9 @@ void IndexedDataset::CheckSequences() {
       throw BadData(idx_path(), size_offset, fmt::format("sequence {} has {} tokens", i, size));
     }
     if (pointer != end) {
-      throw BadData(idx_path(), pointer_offset,
-                    fmt::format("sequence {} starts at byte {} of the .bin, expected {}", i,
-                                pointer, end));
+      throw BadData(
+          idx_path(), pointer_offset,
+          fmt::format("sequence {} starts at byte {} of the .bin, expected {}", i, pointer, end));
     }
     if (size > (bin_bytes - end) / item) {
       throw BadData(idx_path(), size_offset,
@@ -158,9 +158,9 @@ void IndexedDataset::CheckDocumentIndex() const {
   // merge_file_ of GPT-NeoX v1.0 leaves the document index at [0].
   const bool merged = num_document_entries_ == 1;
   if (!merged && previous != num_sequences_) {
-    throw BadData(idx_path(), base + 8 * num_document_entries_,
-                  fmt::format("the document index ends at {}, expected {}", previous,
-                              num_sequences_));
+    throw BadData(
+        idx_path(), base + 8 * num_document_entries_,
+        fmt::format("the document index ends at {}, expected {}", previous, num_sequences_));
   }
 }
 
@@ -206,10 +206,10 @@ void IndexedDataset::ReadStream(int64_t first_token, std::span<int32_t> tokens) 
     ReadBytes(first_token * static_cast<int64_t>(item), bytes);
     if (const std::optional<size_t> bad = Widen(dtype_, bytes, piece)) {
       const TokenPlace place = StreamPlace(first_token + static_cast<int64_t>(*bad));
-      throw BadData(place.file, place.byte_offset,
-                    fmt::format("sequence {} holds a token id that is negative or too large",
-                                place.sequence),
-                    "the file is damaged, or does not hold token ids");
+      throw BadData(
+          place.file, place.byte_offset,
+          fmt::format("sequence {} holds a token id that is negative or too large", place.sequence),
+          "the file is damaged, or does not hold token ids");
     }
     first_token += static_cast<int64_t>(piece.size());
     tokens = tokens.subspan(piece.size());

@@ -143,7 +143,7 @@ class IndexedDatasetWriter {
   std::string temporary_bin_;
   std::string temporary_idx_;
   File bin_;
-  std::vector<std::byte> pending_;         // tokens not yet written
+  std::vector<std::byte> pending_;  // tokens not yet written
   std::vector<int32_t> sizes_;
   std::vector<int32_t> document_lengths_;  // sequences per document
   int64_t num_tokens_ = 0;

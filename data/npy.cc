@@ -142,9 +142,9 @@ void NpyFile::ParseHeader(std::string_view header) {
 
 std::string NpyHeader(const std::string& descr, std::span<const int64_t> shape) {
   // numpy writes (8,) for one dimension and (8, 2) for two.
-  const std::string text = fmt::format(
-      "{{'descr': '{}', 'fortran_order': False, 'shape': ({}{}), }}", descr, fmt::join(shape, ", "),
-      shape.size() == 1 ? "," : "");
+  const std::string text =
+      fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': ({}{}), }}", descr,
+                  fmt::join(shape, ", "), shape.size() == 1 ? "," : "");
   // Padded with spaces to a multiple of 64. numpy >= 1.23 first leaves room for 21 digits of the
   // first extent; for the arrays here both give 128 bytes.
   constexpr size_t kTextBytes = 128 - kPrefixBytes;

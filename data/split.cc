@@ -24,9 +24,10 @@ double ParseShare(std::string_view part, const std::string& split) {
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
   const bool complete = error == std::errc() && end == digits.data() + digits.size();
   if (!complete || !(value >= 0) || std::isinf(value)) {
-    throw UserError(fmt::format("split \"{}\": \"{}\" is not a share; expected numbers like "
-                                "\"969,30,1\"",
-                                split, part));
+    throw UserError(
+        fmt::format("split \"{}\": \"{}\" is not a share; expected numbers like "
+                    "\"969,30,1\"",
+                    split, part));
   }
   return value;
 }
@@ -65,10 +66,11 @@ SplitBounds NeoxSplitBounds(const std::string& split, int64_t num_documents) {
 SplitBounds SplitDocuments(const std::string& split, int64_t num_documents) {
   const SplitBounds bounds = NeoxSplitBounds(split, num_documents);
   if (bounds[1] < 0) {
-    throw UserError(fmt::format("split \"{}\" of {} documents: rounding would give the first split "
-                                "{} documents; choose other shares, or give train, valid and test "
-                                "datasets of their own",
-                                split, num_documents, bounds[1]));
+    throw UserError(
+        fmt::format("split \"{}\" of {} documents: rounding would give the first split "
+                    "{} documents; choose other shares, or give train, valid and test "
+                    "datasets of their own",
+                    split, num_documents, bounds[1]));
   }
   return bounds;
 }
