@@ -12,6 +12,9 @@ using AddCommand = void (*)(CLI::App&);
 
 constexpr AddCommand kCommands[] = {
     // One line a subcommand, in the order of --help.
+    sepia::tools::AddTrainCommand,
+    sepia::tools::AddTokenizerCommand,
+    sepia::tools::AddTokenizeCommand,
 };
 
 int Run(int argc, char** argv) {
@@ -33,7 +36,9 @@ int main(int argc, char** argv) {
   try {
     return Run(argc, argv);
   } catch (const sepia::Error& error) {
-    sepia::LogError("{}", error.what());
+    // A stop on request is no error.
+    const bool stopped = error.code() == sepia::ExitCode::kStopped;
+    sepia::LogMessage(stopped ? sepia::LogLevel::kInfo : sepia::LogLevel::kError, error.what());
     return static_cast<int>(error.code());
   } catch (const std::exception& error) {
     sepia::LogError("internal error: {}; this is a bug in Sepia, please report it", error.what());
