@@ -30,9 +30,8 @@ double Gelu(double v, kernels::GeluKind kind) {
 void Rotate(double* x, int64_t dims, double base, int64_t position) {
   const int64_t half = dims / 2;
   for (int64_t j = 0; j < half; ++j) {
-    const double angle =
-        static_cast<double>(position) *
-        std::pow(base, -2.0 * static_cast<double>(j) / static_cast<double>(dims));
+    const double angle = static_cast<double>(position) *
+                         std::pow(base, -2.0 * static_cast<double>(j) / static_cast<double>(dims));
     const double a = x[j];
     const double b = x[j + half];
     x[j] = a * std::cos(angle) - b * std::sin(angle);

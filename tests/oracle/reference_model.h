@@ -1,5 +1,5 @@
-// The whole model once more: in double, one sample at a time, straight from the definitions, without
-// any of Sepia's kernels. Slow and obvious; gradients by central differences.
+// The whole model once more: in double, one sample at a time, straight from the definitions,
+// without any of Sepia's kernels. Slow and obvious; gradients by central differences.
 #pragma once
 
 #include <cstdint>

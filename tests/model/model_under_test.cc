@@ -1,0 +1,120 @@
+#include "tests/model/model_under_test.h"
+
+#include <google/protobuf/text_format.h>
+
+#include <fmt/format.h>
+
+#include "base/philox.h"
+#include "model/model_config.pb.h"
+
+namespace sepia::testing {
+
+model::ModelConfig ConfigFromText(const std::string& text) {
+  config::ModelConfig proto;
+  CHECK(google::protobuf::TextFormat::ParseFromString(text, &proto), "{}", text);
+  std::vector<std::string> faults;
+  model::ModelConfig config = model::ResolveModelConfig(proto, &faults);
+  CHECK(faults.empty(), "{}", fmt::join(faults, "; "));
+  return config;
+}
+
+Batch MakeBatch(const model::ModelConfig& config, std::vector<int32_t> tokens,
+                std::vector<int32_t> targets, int64_t batch_size, int64_t seq_length) {
+  Batch batch;
+  batch.batch_size = batch_size;
+  batch.seq_length = seq_length;
+  batch.tokens = std::move(tokens);
+  batch.targets = std::move(targets);
+  for (const AttentionIndexSpec& spec : model::MakeAttentionPlan(config).specs) {
+    batch.indexes.push_back(
+        std::make_shared<AttentionIndex>(batch.tokens, batch_size, seq_length, spec));
+  }
+  return batch;
+}
+
+Batch RandomBatch(const model::ModelConfig& config, int64_t batch_size, int64_t seq_length,
+                  uint64_t seed) {
+  const PhiloxStream stream(seed, "tokens");
+  const auto draw = [&](uint64_t index) {
+    const auto value = stream.Bits(2 * index);
+    const std::vector<int32_t>& separators = config.separator_ids;
+    if (!separators.empty() && stream.Bits(2 * index + 1) % 4 == 0) {
+      return separators[value % separators.size()];
+    }
+    return static_cast<int32_t>(value % static_cast<uint32_t>(config.vocab_size));
+  };
+  std::vector<int32_t> tokens, targets;
+  for (int64_t row = 0; row < batch_size; ++row) {
+    for (int64_t t = 0; t < seq_length; ++t) {
+      const auto index = static_cast<uint64_t>(row * (seq_length + 1) + t);
+      tokens.push_back(draw(index));
+      targets.push_back(draw(index + 1));
+    }
+  }
+  return MakeBatch(config, std::move(tokens), std::move(targets), batch_size, seq_length);
+}
+
+NamedValues RandomWeights(const model::ModelConfig& config, uint64_t seed) {
+  NamedValues weights;
+  for (const model::ParamSpec& spec : model::ParameterTable(config).specs()) {
+    std::vector<float>& values = weights[spec.hf_name];
+    values.resize(static_cast<size_t>(spec.shape.num_elements()));
+    InitializeParameter(spec, seed, 1, TensorView::Of(std::span(values), spec.shape));
+    if (spec.shape.rank() == 2) continue;
+    const PhiloxStream stream(seed, spec.hf_name + "/disturbed");
+    for (size_t i = 0; i < values.size(); ++i) values[i] += 0.1f * stream.Normal(i);
+  }
+  return weights;
+}
+
+ModelUnderTest::ModelUnderTest(const model::ModelConfig& config, const model::ModelOptions& options)
+    : mesh_(dist::MakeSelfCommunicator(), /*tensor=*/1),
+      model_(std::make_unique<model::GptNeox>(config, options, mesh_)),
+      ctx_{.num_threads = options.num_threads, .scratch = &model_->scratch()} {}
+
+void ModelUnderTest::SetWeights(const NamedValues& weights) {
+  const auto specs = model_->parameters().specs();
+  CHECK_EQ(weights.size(), specs.size());
+  for (size_t i = 0; i < specs.size(); ++i) {
+    const std::vector<float>& values = weights.at(specs[i].hf_name);
+    model_->SetWeight(ctx_, static_cast<int>(i),
+                      ConstTensorView::Of(std::span(values), specs[i].shape));
+  }
+}
+
+std::vector<float> ModelUnderTest::Logits(const Batch& batch) {
+  const Shape shape{batch.batch_size, batch.seq_length, model_->config().vocab_size};
+  std::vector<float> logits(static_cast<size_t>(shape.num_elements()));
+  model_->Logits(ctx_, batch, TensorView::Of(std::span(logits), shape));
+  return logits;
+}
+
+ModelResults ModelUnderTest::Run(const Batch& batch, float loss_scale) {
+  ModelResults results;
+  Forward(batch);
+  results.logits = Logits(batch);
+  const auto num_targets = static_cast<double>(batch.num_targets());
+  const float grad_scale = loss_scale / static_cast<float>(num_targets);
+  model_->Backward(ctx_, batch,
+                   {.grad_scale = ConstTensorView(&grad_scale, DType::kFloat32, {1}),
+                    .loss_sum = TensorView(&results.loss, DType::kFloat64, {1}),
+                    .loss_mode = GradMode::kOverwrite,
+                    .grad_mode = GradMode::kOverwrite});
+  results.loss /= num_targets;
+  results.grads = Gradients(1.0 / static_cast<double>(loss_scale));
+  return results;
+}
+
+NamedValues ModelUnderTest::Gradients(double factor) {
+  NamedValues grads;
+  const auto specs = model_->parameters().specs();
+  for (size_t i = 0; i < specs.size(); ++i) {
+    std::vector<float>& values = grads[specs[i].hf_name];
+    for (const float value : model_->grad(static_cast<int>(i)).span<float>()) {
+      values.push_back(static_cast<float>(static_cast<double>(value) * factor));
+    }
+  }
+  return grads;
+}
+
+}  // namespace sepia::testing
