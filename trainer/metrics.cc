@@ -39,8 +39,7 @@ std::string ToJson(const StepMetrics& m) {
                   Number(m.attn_kept), Number(m.flops), m.rss_bytes, m.skipped, m.update_skipped);
   json += fmt::format(R"(,"loss_z":{},"grad_norm_z":{})", Number(m.loss_z), Number(m.grad_norm_z));
   if (!std::isnan(m.valid_loss)) json += fmt::format(R"(,"valid_loss":{})", Number(m.valid_loss));
-  const bool nan = !std::isfinite(m.loss) || !std::isfinite(m.grad_norm);
-  json += fmt::format(R"(,"nan":{}}})", nan);
+  json += fmt::format(R"(,"nan":{}}})", !m.finite());
   return json;
 }
 

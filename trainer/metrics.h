@@ -2,6 +2,7 @@
 // numbers round-trip exactly; NaN and infinity are null with "nan": true.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <string>
@@ -35,6 +36,9 @@ struct StepMetrics {
   double loss_z = kNotMeasured;  // against the last safety.zscore_window steps
   double grad_norm_z = kNotMeasured;
   double valid_loss = kNotMeasured;  // written only for steps that validated
+
+  // Whether the step could update the weights at all.
+  bool finite() const { return std::isfinite(loss) && std::isfinite(grad_norm); }
 };
 
 // One line without the newline.

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "kernels/elementwise.h"
 #include "kernels/optimizer.h"
 
@@ -86,7 +87,9 @@ void AdamW::WeightsLoaded(kernels::Context& ctx) {
 }
 
 void AdamW::MeasureGradients(kernels::Context& ctx, double loss_scale) {
+  Timer timer;
   mesh_.data().AllReduce(ctx, model_.grads(), dist::ReduceOp::kSum, "gradients").Wait();
+  comm_seconds_ += timer.Seconds();
   kernels::Zero(ctx, squared_norm_);
   const auto specs = model_.parameters().specs();
   for (size_t i = 0; i < slots_.size(); ++i) {
@@ -97,7 +100,9 @@ void AdamW::MeasureGradients(kernels::Context& ctx, double loss_scale) {
                                .sum = squared_norm_,
                                .mode = GradMode::kAccumulate});
   }
+  timer.Lap();
   mesh_.tensor().AllReduce(ctx, squared_norm_, dist::ReduceOp::kSum, "gradient norm").Wait();
+  comm_seconds_ += timer.Seconds();
   *loss_scale_.data<float>() = static_cast<float>(loss_scale);
   kernels::ClipFactor(ctx, {.squared_norm = squared_norm_,
                             .loss_scale = loss_scale_,

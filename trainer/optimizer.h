@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "base/arena.h"
@@ -42,6 +43,9 @@ class AdamW {
   // L2 norm over all parameters, each counted once over all ranks; unscaled, before clipping.
   double grad_norm() const;
   bool non_finite() const;
+
+  // Seconds that MeasureGradients waited for other ranks since the last call of this function.
+  double TakeCommSeconds() { return std::exchange(comm_seconds_, 0); }
 
   // One update with the measured gradients. CHECK-fails when they were non-finite.
   void Update(kernels::Context& ctx, double lr);
@@ -78,6 +82,7 @@ class AdamW {
   OwnedTensor grad_multiplier_;
   OwnedTensor skip_;
   int64_t updates_ = 0;
+  double comm_seconds_ = 0;
 };
 
 }  // namespace sepia::trainer

@@ -41,7 +41,7 @@ TEST(LossScalerTest, FollowsTheRuleStepByStep) {
       {true, 4, 1},    // 13
   };
   for (size_t i = 0; i < std::size(trace); ++i) {
-    scaler.Update(trace[i].overflow);
+    scaler.Update(trace[i].overflow, static_cast<int64_t>(i) + 1);
     EXPECT_EQ(scaler.scale(), trace[i].scale_after) << "iteration " << i;
     EXPECT_EQ(scaler.state().hysteresis_left, trace[i].hysteresis_after) << "iteration " << i;
   }
@@ -49,18 +49,18 @@ TEST(LossScalerTest, FollowsTheRuleStepByStep) {
 
 TEST(LossScalerTest, StartsAtTwoToTheTwelfthAndDoublesAfterAThousand) {
   LossScaler scaler(Settings(12, 1000, 2, 1), Precision::kFp16);
-  for (int i = 0; i < 999; ++i) scaler.Update(false);
+  for (int i = 0; i < 999; ++i) scaler.Update(false, 1);
   EXPECT_EQ(scaler.scale(), 4096);
-  scaler.Update(false);
+  scaler.Update(false, 1);
   EXPECT_EQ(scaler.scale(), 8192);
 }
 
 TEST(LossScalerTest, OverflowAtTheMinimumIsANumericalFailure) {
   LossScaler scaler(Settings(1, 10, 1, 1), Precision::kFp16);
-  scaler.Update(true);
+  scaler.Update(true, 1);
   EXPECT_EQ(scaler.scale(), 1);
   try {
-    scaler.Update(true);
+    scaler.Update(true, 1);
     FAIL() << "no error";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::kNumerical);
@@ -70,14 +70,14 @@ TEST(LossScalerTest, OverflowAtTheMinimumIsANumericalFailure) {
 TEST(LossScalerTest, OnlyFp16IsScaled) {
   for (const Precision precision : {Precision::kFp32, Precision::kBf16}) {
     LossScaler scaler(Settings(12, 1, 1, 1), precision);
-    scaler.Update(true);
-    scaler.Update(false);
+    scaler.Update(true, 1);
+    scaler.Update(false, 1);
     EXPECT_EQ(scaler.scale(), 1);
   }
   LossScaleSettings fixed = Settings(12, 1, 1, 1);
   fixed.static_scale = 64;
   LossScaler scaler(fixed, Precision::kFp16);
-  scaler.Update(true);
+  scaler.Update(true, 1);
   EXPECT_EQ(scaler.scale(), 64);
 }
 
@@ -85,11 +85,11 @@ TEST(LossScalerTest, RestoredStateContinuesAlike) {
   const LossScaleSettings settings = Settings(8, 5, 3, 1);
   LossScaler whole(settings, Precision::kFp16), second(settings, Precision::kFp16);
   const auto overflows = [](int i) { return i % 7 == 3 || i == 11; };
-  for (int i = 0; i < 12; ++i) whole.Update(overflows(i));
+  for (int i = 0; i < 12; ++i) whole.Update(overflows(i), i + 1);
   second.Restore(whole.state());
   for (int i = 12; i < 60; ++i) {
-    whole.Update(overflows(i));
-    second.Update(overflows(i));
+    whole.Update(overflows(i), i + 1);
+    second.Update(overflows(i), i + 1);
     EXPECT_EQ(whole.state(), second.state());
   }
 }

@@ -15,6 +15,7 @@ constexpr AddCommand kCommands[] = {
     sepia::tools::AddTrainCommand,
     sepia::tools::AddTokenizerCommand,
     sepia::tools::AddTokenizeCommand,
+    sepia::tools::AddBenchCommand,
 };
 
 int Run(int argc, char** argv) {

@@ -1,0 +1,179 @@
+#include "trainer/trainer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "trainer/evaluation.h"
+#include "trainer/flops.h"
+#include "trainer/process.h"
+
+namespace sepia::trainer {
+
+ExitCode Trainer::Run() {
+  Start();
+  if (state_.step == 0 && checkpoints_.Due(0)) Save();
+  while (state_.step < last_step_ && !StopRequested()) {
+    StepMetrics metrics = Step();
+    if (ValidationDue()) metrics.valid_loss = Validate();
+    recorder_->Record(metrics);
+    JudgeStep(metrics);
+    if (samples_ != nullptr && samples_->Due(state_.step)) {
+      samples_->Write(state_.step, model_, mesh_, *recorder_);
+    }
+    if (checkpoints_.Due(state_.step)) Save();
+  }
+  return Finish();
+}
+
+StepMetrics Trainer::Step() {
+  const Timer timer;
+  const std::vector<Batch> micro_batches = NextMicroBatches();
+  const double targets = CountTargets(micro_batches);
+  const double loss_scale = scaler_.scale();
+  *grad_scale_.data<float>() = static_cast<float>(loss_scale / targets);
+
+  GradMode mode = GradMode::kOverwrite;
+  for (const Batch& batch : micro_batches) {
+    model_.Forward(ctx_, batch);
+    model_.Backward(
+        ctx_, batch,
+        {.grad_scale = grad_scale_, .loss_sum = loss_sum_, .loss_mode = mode, .grad_mode = mode});
+    mode = GradMode::kAccumulate;
+  }
+  optimizer_.MeasureGradients(ctx_, loss_scale);
+
+  StepMetrics metrics;
+  metrics.loss = SumOverDataRanks(*loss_sum_.data<double>(), "loss") / targets;
+  metrics.grad_norm = optimizer_.grad_norm();
+  metrics.loss_z = loss_z_.Push(metrics.loss);
+  metrics.grad_norm_z = grad_norm_z_.Push(metrics.grad_norm);
+  metrics.loss_scale = loss_scale;
+  metrics.lr = LearningRate(schedule_, optimizer_.updates());
+  metrics.update_skipped = !metrics.finite() || IsSpike(metrics);
+  if (!metrics.update_skipped) optimizer_.Update(ctx_, metrics.lr);
+  Advance(&metrics);
+  MeasureSpeed(micro_batches, timer.Seconds(), &metrics);
+  return metrics;
+}
+
+// All of a step, because the gradients are divided by the number of targets of the global batch.
+std::vector<Batch> Trainer::NextMicroBatches() {
+  std::vector<Batch> batches;
+  for (int64_t i = 0; i < loader_->micro_batches_per_step(); ++i) {
+    batches.push_back(loader_->Next());
+  }
+  return batches;
+}
+
+double Trainer::CountTargets(const std::vector<Batch>& micro_batches) {
+  int64_t count = 0;
+  for (const Batch& batch : micro_batches) count += batch.num_targets();
+  // At least one, so that a step whose targets are all masked has loss and gradient zero.
+  return std::max(1.0, SumOverDataRanks(static_cast<double>(count), "targets"));
+}
+
+double Trainer::SumOverDataRanks(double value, const char* label) {
+  const Timer timer;
+  *sum_.data<double>() = value;
+  mesh_.data().AllReduce(ctx_, sum_, dist::ReduceOp::kSum, label).Wait();
+  comm_seconds_ += timer.Seconds();
+  return *sum_.data<double>();
+}
+
+bool Trainer::IsSpike(const StepMetrics& metrics) const {
+  const SafetySettings& safety = settings_.safety;
+  return (safety.skip_loss_zscore > 0 && metrics.loss_z > safety.skip_loss_zscore) ||
+         (safety.skip_grad_norm_zscore > 0 && metrics.grad_norm_z > safety.skip_grad_norm_zscore);
+}
+
+// A skipped update consumes its data and counts as a step; the learning rate stands still, as in
+// DeepSpeed.
+void Trainer::Advance(StepMetrics* metrics) {
+  ++state_.step;
+  state_.applied_steps = optimizer_.updates();
+  state_.consumed_samples += settings_.batch.global;
+  state_.consumed_tokens += settings_.tokens_per_step();
+  state_.skipped_steps += metrics->update_skipped;
+  state_.skipped_in_a_row = metrics->finite() ? 0 : state_.skipped_in_a_row + 1;
+  state_.last_loss = metrics->loss;
+  state_.data.next_sample = state_.consumed_samples;
+  metrics->step = state_.step;
+  metrics->tokens = state_.consumed_tokens;
+  metrics->skipped = state_.skipped_steps;
+}
+
+void Trainer::MeasureSpeed(const std::vector<Batch>& micro_batches, double seconds,
+                           StepMetrics* metrics) {
+  AttentionWork work;
+  for (const Batch& batch : micro_batches) {
+    work += CountAttentionWork(attention_plan_, batch.indexes, batch.batch_size, batch.seq_length);
+  }
+  const auto data_ranks = static_cast<double>(mesh_.data().size());
+  metrics->attn_kept = work.kept_share();
+  work.visited_pairs *= data_ranks;
+  metrics->flops = TrainingFlops(settings_.model, settings_.tokens_per_step(), work);
+  metrics->step_ms = 1000 * seconds;
+  metrics->data_ms = 1000 * loader_->TakeSecondsWaited();
+  metrics->comm_ms = 1000 * (std::exchange(comm_seconds_, 0) + optimizer_.TakeCommSeconds());
+  metrics->tokens_per_s = static_cast<double>(settings_.tokens_per_step()) / seconds;
+  if (peak_flops_ > 0) {
+    metrics->mfu = metrics->flops / (peak_flops_ * mesh_.world().size() * seconds);
+  }
+  metrics->rss_bytes = ResidentBytes();
+}
+
+// After the step is on record: what it means for the next ones.
+void Trainer::JudgeStep(const StepMetrics& metrics) {
+  scaler_.Update(/*overflow=*/!metrics.finite(), state_.step);
+  state_.loss_scaler = scaler_.state();
+  const int64_t limit = settings_.safety.max_skipped_in_a_row;
+  if (limit > 0 && state_.skipped_in_a_row >= limit) {
+    throw Error(ExitCode::kNumerical,
+                fmt::format("step {}: loss or gradients were not finite in {} steps in a row; the "
+                            "run has diverged: resume from an older checkpoint with a lower "
+                            "optimizer.lr (safety.max_skipped_in_a_row sets the limit)",
+                            state_.step, limit));
+  }
+}
+
+bool Trainer::ValidationDue() const {
+  const int64_t every = settings_.eval.every_steps;
+  if (every == 0 || datasets_.valid == nullptr) return false;
+  return state_.step % every == 0 || state_.step == settings_.schedule.total_steps;
+}
+
+double Trainer::Validate() {
+  return Evaluate(ctx_, model_, mesh_, settings_, datasets_.valid,
+                  FirstValidationBatch(settings_.eval, state_.step), settings_.eval.steps)
+      .loss;
+}
+
+void Trainer::Save() {
+  recorder_->Sync();
+  checkpoints_.Save(state_);
+}
+
+bool Trainer::StopRequested() {
+  bool stop = signals_.Requested() != 0;
+  if (options_.max_wall_seconds > 0) {
+    const double needed = 2 * recorder_->typical_step_seconds() + 2 * checkpoints_.save_seconds();
+    stop = stop || wall_.Seconds() + needed > options_.max_wall_seconds;
+  }
+  *stop_.data<int32_t>() = stop;
+  mesh_.world().AllReduce(ctx_, stop_, dist::ReduceOp::kMax, "stop").Wait();
+  stopped_ = *stop_.data<int32_t>() != 0;
+  return stopped_;
+}
+
+ExitCode Trainer::Finish() {
+  if (checkpoints_.last_saved_step() != state_.step) Save();
+  checkpoints_.Finish();
+  recorder_->Sync();
+  PrintFooter();
+  return stopped_ ? ExitCode::kStopped : ExitCode::kDone;
+}
+
+}  // namespace sepia::trainer

@@ -1,0 +1,108 @@
+// One training run: from a config to a trained model in a run directory.
+//
+//   Trainer trainer(std::move(config), options, mesh);
+//   return trainer.Run();
+//
+// Start reading at Run() and Step() in trainer.cc: the loop and one optimizer step.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/batch.h"
+#include "base/buffer.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "checkpoint/train_state.h"
+#include "data/batch_loader.h"
+#include "data/dataset.h"
+#include "dist/mesh.h"
+#include "kernels/context.h"
+#include "model/gpt_neox.h"
+#include "trainer/checkpointing.h"
+#include "trainer/config.h"
+#include "trainer/loss_scaler.h"
+#include "trainer/metrics.h"
+#include "trainer/optimizer.h"
+#include "trainer/recorder.h"
+#include "trainer/run_directory.h"
+#include "trainer/samples.h"
+#include "trainer/schedule.h"
+#include "trainer/signals.h"
+#include "trainer/zscore.h"
+
+namespace sepia::trainer {
+
+struct TrainOptions {
+  int64_t last_step = -1;       // stop after this step, schedule unchanged; negative: total_steps
+  bool fresh = false;           // refuse to resume
+  double max_wall_seconds = 0;  // save and stop before this much time has passed; 0: no limit
+};
+
+class Trainer {
+ public:
+  // Locks the run directory, opens the data, makes or loads the weights. Nothing of an existing run
+  // is changed before all that is well. `mesh` must outlive the trainer.
+  Trainer(LoadedConfig config, const TrainOptions& options, dist::Mesh& mesh);
+  ~Trainer();
+
+  // kDone after the last step, kStopped after a request to stop. Throws Error(kNumerical) when the
+  // run diverged, UserError(kCannotWrite) when it cannot be recorded or saved.
+  ExitCode Run();
+
+ private:
+  void Start();
+  void PrintHeader();
+  void PrintFooter() const;
+
+  StepMetrics Step();
+  std::vector<Batch> NextMicroBatches();
+  double CountTargets(const std::vector<Batch>& micro_batches);
+  double SumOverDataRanks(double value, const char* label);
+  bool IsSpike(const StepMetrics& metrics) const;
+  void Advance(StepMetrics* metrics);
+  void MeasureSpeed(const std::vector<Batch>& micro_batches, double seconds, StepMetrics* metrics);
+  void JudgeStep(const StepMetrics& metrics);
+
+  bool ValidationDue() const;
+  double Validate();
+  void Save();
+  bool StopRequested();
+  ExitCode Finish();
+
+  LoadedConfig config_;
+  const TrainSettings& settings_;  // of config_
+  const TrainOptions options_;
+  dist::Mesh& mesh_;
+  const Timer wall_;
+  RunDirectory directory_;
+  StopSignals signals_;
+  data::Datasets datasets_;
+  model::GptNeox model_;
+  kernels::Context ctx_;
+  AdamW optimizer_;
+  LossScaler scaler_;
+  const Schedule schedule_;
+  const model::AttentionPlan attention_plan_;
+  Checkpointing checkpoints_;
+  checkpoint::TrainState state_;
+  std::string start_;  // where the weights come from, for people
+  int64_t last_step_;
+  double peak_flops_ = 0;  // per second, of this rank; 0: unknown
+
+  std::unique_ptr<data::BatchLoader> loader_;
+  std::unique_ptr<Recorder> recorder_;
+  std::unique_ptr<SampleWriter> samples_;  // null: not wanted
+  ZScore loss_z_;
+  ZScore grad_norm_z_;
+  OwnedTensor loss_sum_;    // [1] f64
+  OwnedTensor grad_scale_;  // [1] f32
+  OwnedTensor sum_;         // [1] f64: a number on its way through a collective
+  OwnedTensor stop_;        // [1] i32: whether any rank was asked to stop
+  double comm_seconds_ = 0;
+  bool stopped_ = false;
+};
+
+}  // namespace sepia::trainer

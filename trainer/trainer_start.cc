@@ -1,0 +1,179 @@
+// The beginning and the end of a run; trainer.cc has what lies between.
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/sha256.h"
+#include "kernels/sep_attention.h"
+#include "trainer/flops.h"
+#include "trainer/header_block.h"
+#include "trainer/run_manifest.h"
+#include "trainer/trainer.h"
+#include "trainer/training_data.h"
+
+namespace sepia::trainer {
+namespace {
+
+int NumThreads(const TrainSettings& settings) {
+  return settings.threads > 0 ? settings.threads : kernels::DefaultNumThreads();
+}
+
+model::ModelOptions ModelOptionsOf(const TrainSettings& settings) {
+  return {.compute_dtype = settings.compute_dtype(),
+          .batch_size = settings.batch.micro,
+          .seq_length = settings.data.sequence_length,
+          .gradients = true,
+          .recompute = settings.recompute,
+          .rotary_tables = settings.rotary_tables,
+          .num_threads = NumThreads(settings)};
+}
+
+int64_t LastStep(const TrainSettings& settings, const TrainOptions& options) {
+  const int64_t total = settings.schedule.total_steps;
+  if (options.last_step > total) {
+    throw UserError(
+        fmt::format("--steps {} is past the end of the run: schedule.total_steps is {}; "
+                    "raise that with --set schedule.total_steps={}",
+                    options.last_step, total, options.last_step));
+  }
+  return options.last_step < 0 ? total : options.last_step;
+}
+
+int64_t PlannedBytes(const TrainSettings& settings) {
+  const model::MemoryPlan plan = model::GptNeox::Plan(settings.model, ModelOptionsOf(settings));
+  return plan.params + plan.grads + plan.activations + plan.scratch +
+         AdamW::PlanBytes(settings.model, settings.compute_dtype());
+}
+
+std::string_view ScheduleKindName(ScheduleKind kind) {
+  switch (kind) {
+    case ScheduleKind::kCosine: return "COSINE";
+    case ScheduleKind::kLinear: return "LINEAR";
+    case ScheduleKind::kConstant: return "CONSTANT";
+    case ScheduleKind::kWarmupStableDecay: return "WARMUP_STABLE_DECAY";
+  }
+  return "?";
+}
+
+checkpoint::TrainState NewRun(const TrainSettings& settings, const data::Dataset& data,
+                              const LossScaler& scaler) {
+  checkpoint::TrainState state;
+  state.seed = settings.seed;
+  state.loss_scaler = scaler.state();
+  state.data = {.fingerprint = data.Fingerprint(),
+                .order = settings.data.order == DataOrder::kLinear ? "LINEAR" : "NEOX_MAPS",
+                .seed = settings.data.seed,
+                .next_sample = 0,
+                .sequence_length = settings.data.sequence_length,
+                .global_batch = settings.batch.global};
+  state.schedule = {.kind = std::string(ScheduleKindName(settings.schedule.kind)),
+                    .lr = settings.optimizer.lr,
+                    .min_lr = settings.optimizer.min_lr,
+                    .warmup_steps = settings.schedule.warmup_steps,
+                    .decay_steps = settings.schedule.decay_steps,
+                    .total_steps = settings.schedule.total_steps};
+  return state;
+}
+
+// Of the first global batch that this start will see, for Attn % and FLOPs %.
+AttentionWork FirstStepWork(data::BatchLoaderOptions options, const model::AttentionPlan& plan) {
+  options.prefetch = 0;
+  data::BatchLoader loader(std::move(options));
+  AttentionWork work;
+  for (int64_t i = 0; i < loader.micro_batches_per_step(); ++i) {
+    const Batch batch = loader.Next();
+    work += CountAttentionWork(plan, batch.indexes, batch.batch_size, batch.seq_length);
+  }
+  return work;
+}
+
+}  // namespace
+
+Trainer::Trainer(LoadedConfig config, const TrainOptions& options, dist::Mesh& mesh)
+    : config_(std::move(config)),
+      settings_(config_.settings),
+      options_(options),
+      mesh_(mesh),
+      directory_(settings_.run_dir),
+      datasets_(OpenDatasets(config_, directory_.File("index_maps"))),
+      model_(settings_.model, ModelOptionsOf(settings_), mesh),
+      ctx_{.num_threads = NumThreads(settings_), .scratch = &model_.scratch()},
+      optimizer_(settings_.optimizer, model_, mesh),
+      scaler_(settings_.loss_scale, settings_.precision),
+      schedule_(MakeSchedule(settings_)),
+      attention_plan_(model::MakeAttentionPlan(settings_.model)),
+      checkpoints_(config_, optimizer_, mesh),
+      state_(NewRun(settings_, *datasets_.train, scaler_)),
+      last_step_(LastStep(settings_, options)),
+      loss_z_(settings_.safety.zscore_window),
+      grad_norm_z_(settings_.safety.zscore_window),
+      loss_sum_(DType::kFloat64, {1}),
+      grad_scale_(DType::kFloat32, {1}),
+      sum_(DType::kFloat64, {1}),
+      stop_(DType::kInt32, {1}) {
+  start_ = checkpoints_.LoadOrInitialize(ctx_, options_.fresh, &state_);
+  optimizer_.set_updates(state_.applied_steps);
+  scaler_.Restore(state_.loss_scaler);
+  state_.loss_scaler = scaler_.state();
+}
+
+Trainer::~Trainer() = default;
+
+void Trainer::Start() {
+  WriteFileAtomic(directory_.config(), config_.resolved_text);
+  WriteRunManifest(
+      directory_.manifest(),
+      {.seed = settings_.seed,
+       .numerics = NumericsName(settings_.numerics),
+       .precision = PrecisionName(settings_.precision),
+       .parameters = settings_.model.num_parameters(),
+       .train_fingerprint = state_.data.fingerprint,
+       .valid_fingerprint = datasets_.valid == nullptr ? "" : datasets_.valid->Fingerprint(),
+       .config_sha256 = Sha256Hex(config_.resolved_text),
+       .first_step = state_.step,
+       .ranks = mesh_.world().size(),
+       .threads = ctx_.num_threads,
+       .attention_isa = kernels::SepAttentionIsaName(settings_.compute_dtype())});
+  recorder_ = std::make_unique<Recorder>(settings_, directory_, state_.step, last_step_);
+  for (const StepMetrics& past :
+       recorder_->History(static_cast<size_t>(settings_.safety.zscore_window))) {
+    loss_z_.Push(past.loss);
+    grad_norm_z_.Push(past.grad_norm);
+  }
+  if (settings_.samples.every_steps > 0) {
+    samples_ = std::make_unique<SampleWriter>(settings_, directory_.samples(), ctx_.num_threads);
+  }
+  loader_ = std::make_unique<data::BatchLoader>(
+      LoaderOptions(settings_, mesh_, datasets_.train, state_.consumed_samples));
+  PrintHeader();
+}
+
+void Trainer::PrintHeader() {
+  HeaderFacts facts;
+  facts.ranks = mesh_.world().size();
+  facts.data_ranks = mesh_.data().size();
+  facts.threads = ctx_.num_threads;
+  facts.memory_bytes = PlannedBytes(settings_);
+  facts.peak_gflops = peak_flops_ / 1e9;
+  facts.first_step = FirstStepWork(
+      LoaderOptions(settings_, mesh_, datasets_.train, state_.consumed_samples), attention_plan_);
+  facts.attention_isa = kernels::SepAttentionIsaName(settings_.compute_dtype());
+  facts.train_data = datasets_.train->Describe();
+  facts.start = start_;
+  for (const std::string& line : HeaderBlock(config_, facts)) LogInfo("{}", line);
+}
+
+void Trainer::PrintFooter() const {
+  const std::string best = std::isnan(recorder_->best_valid_loss())
+                               ? std::string()
+                               : fmt::format(", best valid {:.4f}", recorder_->best_valid_loss());
+  LogInfo("{} after step {}/{}: loss {:.4f}{}, {} tokens seen, {} skipped updates",
+          stopped_ ? "stopped" : "done", state_.step, settings_.schedule.total_steps,
+          state_.last_loss, best, state_.consumed_tokens, state_.skipped_steps);
+  LogInfo("checkpoints in {}; try: sepia generate --model {} --prompt ...",
+          settings_.checkpoint.dir, settings_.run_dir);
+}
+
+}  // namespace sepia::trainer
