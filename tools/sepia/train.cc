@@ -1,0 +1,73 @@
+// sepia train: a training run from a config; the same command again resumes it.
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/log.h"
+#include "dist/mesh.h"
+#include "tools/sepia/command.h"
+#include "trainer/config.h"
+#include "trainer/duration.h"
+#include "trainer/trainer.h"
+
+namespace sepia::tools {
+namespace {
+
+struct TrainCommand {
+  std::string config;
+  std::vector<std::string> overrides;
+  std::string run_dir;
+  std::string max_wall_time;
+  trainer::TrainOptions options;
+};
+
+void RunTrain(TrainCommand command) {
+  if (!command.run_dir.empty()) {
+    command.overrides.push_back("run_dir=" + command.run_dir);
+  }
+  if (!command.max_wall_time.empty()) {
+    command.options.max_wall_seconds = trainer::ParseDuration(command.max_wall_time);
+  }
+  auto world = dist::MakeSelfCommunicator();
+  trainer::LoadedConfig config =
+      trainer::LoadConfig(command.config, command.overrides, {.ranks = world->size()});
+  for (const std::string& warning : config.warnings) LogWarn("{}", warning);
+  dist::Mesh mesh(std::move(world), config.settings.parallel.tensor);
+  trainer::Trainer trainer(std::move(config), command.options, mesh);
+  const ExitCode code = trainer.Run();
+  if (code != ExitCode::kDone) throw Error(code, "stopped on request; the same command resumes");
+}
+
+}  // namespace
+
+void AddTrainCommand(CLI::App& app) {
+  auto options = std::make_shared<TrainCommand>();
+  CLI::App* command = app.add_subcommand("train", "train a model; the same command again resumes");
+  command
+      ->add_option("config", options->config,
+                   "run description (proto2 text; `sepia check` reads it too)")
+      ->required();
+  command->add_option("--set", options->overrides,
+                      "path=value: overrides one field, e.g. --set optimizer.lr=3e-4; repeatable");
+  command->add_option("--run-dir", options->run_dir, "directory of the run (overrides run_dir)");
+  command
+      ->add_option("--steps", options->options.last_step,
+                   "stop after step N and save; schedule and total_steps stay as they are")
+      ->check(CLI::NonNegativeNumber);
+  command->add_flag("--fresh", options->options.fresh,
+                    "start at step 0; refuses a directory that already holds a checkpoint");
+  command->add_option("--max-wall-time", options->max_wall_time,
+                      "save and stop (exit code 75) before this much time has passed: 90s, 45m, "
+                      "3h30m, 1d");
+  command->footer(
+      "SIGUSR1, SIGTERM and Ctrl-C finish the step, save and exit with 75; a second one stops at\n"
+      "once. Exit codes: docs/exit-codes.md.\n\n"
+      "Examples:\n"
+      "  sepia train configs/pythia-160m.textproto --run-dir runs/160m\n"
+      "  sepia train run.textproto --set batch.micro=4 --set precision=BF16\n"
+      "  sepia train run.textproto --steps 100            # the first 100 steps of a longer run\n"
+      "  sepia train run.textproto --max-wall-time 3h45m  # inside a 4-hour job");
+  command->final_callback([options] { RunTrain(*options); });
+}
+
+}  // namespace sepia::tools
