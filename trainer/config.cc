@@ -16,20 +16,6 @@ namespace {
 // A config is a page or two; anything larger is another file by mistake.
 constexpr int64_t kMaxConfigBytes = 1 << 20;
 
-// A path as a text-format string.
-std::string Quote(const std::string& text) {
-  std::string quoted = "\"";
-  for (const char c : text) {
-    if (c == '"' || c == '\\') quoted += '\\';
-    if (c == '\n') {
-      quoted += "\\n";
-    } else {
-      quoted += c;
-    }
-  }
-  return quoted + '"';
-}
-
 void Parse(const std::string& text, const std::vector<std::string>& overrides, ConfigDraft* draft) {
   ParseConfigText(text, 0, draft->proto.get(), &draft->places, &draft->faults);
   for (const std::string& override_text : overrides) {
@@ -84,9 +70,22 @@ LoadedConfig LoadConfig(const std::string& path, const std::vector<std::string>&
   return LoadConfigText(text, path, overrides, options);
 }
 
+std::string QuotedText(const std::string& text) {
+  std::string quoted = "\"";
+  for (const char c : text) {
+    if (c == '\n') {
+      quoted += "\\n";
+      continue;
+    }
+    if (c == '"' || c == '\\') quoted += '\\';
+    quoted += c;
+  }
+  return quoted + '"';
+}
+
 LoadedConfig LoadModelSourceConfig(const std::string& source,
                                    const std::vector<std::string>& overrides) {
-  const std::string text = fmt::format("init_from {{ path: {} }}", Quote(source));
+  const std::string text = fmt::format("init_from {{ path: {} }}", QuotedText(source));
   return LoadConfigText(text, "command line", overrides, {.for_training = false});
 }
 

@@ -77,6 +77,9 @@ LoadedConfig LoadConfigText(const std::string& text, const std::string& name,
 LoadedConfig LoadModelSourceConfig(const std::string& source,
                                    const std::vector<std::string>& overrides);
 
+// A text in quotes, as the config grammar writes it.
+std::string QuotedText(const std::string& text);
+
 // A field in which two resolved configs differ.
 struct ConfigDifference {
   enum class Effect : uint8_t {

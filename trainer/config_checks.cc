@@ -180,6 +180,7 @@ void CheckData(ConfigDraft* draft) {
                    fmt::format("\"{}\" is not three shares such as \"969,30,1\"", data.split()));
     }
   }
+  if (!draft->options.for_training) return;
   if (data.sequence_length() > draft->model.max_positions && draft->model.max_positions > 0) {
     draft->Fault("data.sequence_length",
                  fmt::format("{} is longer than model.max_positions {}; shorten the samples or "
@@ -190,8 +191,7 @@ void CheckData(ConfigDraft* draft) {
     draft->Fault("data.eod_id", fmt::format("{} is not in the vocabulary of {}", data.eod_id(),
                                             draft->model.vocab_size));
   }
-  if (draft->options.for_training && separate && data.valid_size() == 0 &&
-      draft->proto->eval().every_steps() > 0) {
+  if (separate && data.valid_size() == 0 && draft->proto->eval().every_steps() > 0) {
     draft->warnings.push_back("no data.valid: there will be no validation loss");
   }
 }

@@ -74,9 +74,10 @@ ConfigOrigin OriginOf(const ConfigDraft& draft, const std::string& path) {
   if (derived != draft.derived.end()) return derived->second;
   const auto place = draft.places.find(path);
   if (place == draft.places.end()) return {};
-  const auto kind =
-      place->second.source == 0 ? ConfigOrigin::Kind::kFile : ConfigOrigin::Kind::kOverride;
-  return {kind, draft.sources.Describe(place->second)};
+  ConfigPlace where = place->second;
+  if (where.source == 0) return {ConfigOrigin::Kind::kFile, draft.sources.Describe(where)};
+  where.line = 0;  // the whole override
+  return {ConfigOrigin::Kind::kOverride, draft.sources.Describe(where)};
 }
 
 // Fields that a resumed run may change: where things go, how often, and what steers the optimizer

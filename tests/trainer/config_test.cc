@@ -1,0 +1,513 @@
+#include "trainer/config.h"
+
+#include <random>
+#include <string>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <google/protobuf/text_format.h>
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "tests/support/shared_fixtures.h"
+#include "tests/support/temp_dir.h"
+#include "trainer/config_docs.h"
+#include "trainer/config_parser.h"
+#include "trainer/train_config.pb.h"
+
+namespace sepia::trainer {
+namespace {
+
+using ::sepia::testing::SharedPath;
+using ::sepia::testing::SourcePath;
+using ::sepia::testing::TempDir;
+using ::testing::AllOf;
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+constexpr char kRun[] =
+    "model { preset: \"pythia-160m\" }\n"
+    "data { train { prefix: \"d\" } valid { prefix: \"d\" } }\n"
+    "run_dir: \"r\"\n";
+
+// The fault lines of a config, "" when it loads.
+std::string Faults(const std::string& text, const std::vector<std::string>& overrides = {},
+                   const LoadOptions& options = {}) {
+  try {
+    LoadConfigText(text, "c", overrides, options);
+    return "";
+  } catch (const UserError& error) {
+    EXPECT_EQ(error.code(), ExitCode::kUsage);
+    return error.what();
+  }
+}
+
+TEST(Config, PresetBringsArchitectureRateAndSteps) {
+  const LoadedConfig config = LoadConfigText(kRun, "c", {});
+  const TrainSettings& s = config.settings;
+  EXPECT_EQ(s.model.num_layers, 12);
+  EXPECT_EQ(s.model.num_parameters(), 162322944);  // EleutherAI/pythia README
+  EXPECT_EQ(s.optimizer.lr, 6e-4);
+  EXPECT_EQ(s.optimizer.min_lr, 6e-5);
+  EXPECT_EQ(s.schedule.total_steps, 143000);
+  EXPECT_EQ(s.schedule.decay_steps, 143000);
+  EXPECT_EQ(s.schedule.warmup_steps, 1430);
+  EXPECT_EQ(s.data.seed, 1234);
+  EXPECT_EQ(s.checkpoint.dir, "r/checkpoints");
+  EXPECT_THAT(config.deviations, IsEmpty());
+  EXPECT_THAT(config.warnings, IsEmpty());
+}
+
+TEST(Config, WithoutPresetEverythingNeededIsAskedForAtOnce) {
+  const std::string faults = Faults("");
+  for (const char* field :
+       {"model.vocab_size", "model.hidden_size", "model.num_layers", "model.num_heads",
+        "optimizer.lr", "schedule.total_steps", "data.train", "run_dir"}) {
+    EXPECT_THAT(faults, HasSubstr(field));
+  }
+}
+
+// Each line alone: the text, and the one message that it must give.
+struct BadCase {
+  const char* text;
+  const char* message;
+};
+
+class BadConfig : public ::testing::TestWithParam<BadCase> {};
+
+TEST_P(BadConfig, GivesExactlyThisMessage) {
+  EXPECT_EQ(Faults(std::string(kRun) + GetParam().text), GetParam().message);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Parsing, BadConfig,
+    ::testing::Values(
+        BadCase{"sed: 3", "c:4:1: unknown field \"sed\" in the config; did you mean \"seed\"?"},
+        BadCase{"batch { micr: 3 }",
+                "c:4:9: unknown field \"micr\" in batch; did you mean \"micro\"?"},
+        BadCase{"zzz { a: [1, {b: 2}] c < d: 'x' > }",
+                "c:4:1: unknown field \"zzz\" in the config"},
+        BadCase{"precision: BF61",
+                "c:4:12: precision: expected one of FP32, BF16, FP16, found \"BF61\"; did you mean "
+                "\"BF16\"?"},
+        BadCase{"seed: 1.5", "c:4:7: seed: expected a whole number, found \"1.5\""},
+        BadCase{"seed: 010", "c:4:7: seed: 010 would be an octal number; leave out the leading 0"},
+        BadCase{"threads: 3000000000",
+                "c:4:10: threads: 3000000000 is outside -2147483648 ... 2147483647"},
+        BadCase{"recompute: yes", "c:4:12: recompute: expected true or false, found \"yes\""},
+        BadCase{"optimizer { eps: nan }",
+                "c:4:18: optimizer.eps: expected a number, found \"nan\""},
+        BadCase{"optimizer { eps: 1e999 }", "c:4:18: optimizer.eps: 1e999 is too large"},
+        BadCase{"seed: 1 seed: 2", "c:4:9: \"seed\" is given twice; the first is in line 4"},
+        BadCase{"seed 1",
+                "c:4:6: expected \":\" after \"seed\", found \"1\"\n"
+                "c:4:6: expected a field name, found \"1\""},
+        BadCase{"seed: [1]", "c:4:7: seed takes one value, not a list"},
+        BadCase{"eval { steps: 3", "c:4:16: missing \"}\" at the end of eval"},
+        BadCase{"}", "c:4:1: expected a field name, found \"}\""},
+        BadCase{"eval: 3", "c:4:7: expected \"{\" after eval, found \"3\""},
+        BadCase{"init_from { path: 'x }", "c:4:23: syntax: Expected end of string."}));
+
+INSTANTIATE_TEST_SUITE_P(
+    Values, BadConfig,
+    ::testing::Values(
+        BadCase{"seed: -1", "c:4:1: seed: -1 is out of range; it must be at least 0"},
+        BadCase{"optimizer { lr: 0 }",
+                "c:4:13: optimizer.lr: 0 is out of range; it must be above 0"},
+        BadCase{"optimizer { lr: 1e-3 min_lr: 1e-2 }",
+                "c:4:22: optimizer.min_lr: 0.01 is above optimizer.lr 0.001"},
+        BadCase{"schedule { total_steps: 100 warmup_steps: 101 }",
+                "c:4:29: schedule.warmup_steps: 101 is above decay_steps 100, which includes the "
+                "warm-up"},
+        BadCase{"schedule { total_steps: 100 warmup_steps: 10 warmup_fraction: 0.2 }",
+                "c:4:29: schedule.warmup_steps: 10 contradicts warmup_fraction 0.2 of 100 steps; "
+                "give one of them"},
+        BadCase{"batch { global: 10 micro: 4 }",
+                "c:4:9: batch.global: 10 is not a multiple of micro 4 x 1 data rank; take 8 or 12"},
+        BadCase{"parallel { tensor: 5 }",
+                "c:4:12: parallel.tensor: 5 does not divide the 12 heads; take 4 or 6"},
+        BadCase{"parallel { zero_stage: 3 }",
+                "c:4:12: parallel.zero_stage: 3 is out of range; it must be from 0 to 1"},
+        BadCase{"rope_fp16_tables: true",
+                "c:4:1: rope_fp16_tables: belongs to numerics PYTHIA_V1, not NEOX_2; remove one of "
+                "them"},
+        BadCase{"samples { every_steps: 10 prompt: 'a' }",
+                "c:4:11: samples.every_steps: samples need a tokenizer; set data.tokenizer"},
+        BadCase{"loss_scale { window: 0 }",
+                "c:4:14: loss_scale.window: 0 is out of range; it must be at least 1"}));
+
+std::string ModelFaults(const std::string& fields) {
+  return Faults("model { preset: 'pythia-160m' " + fields +
+                " }\ndata { train { prefix: 'd' } } run_dir: 'r'");
+}
+
+TEST(Config, ModelFaultsHaveThePlaceOfTheirField) {
+  EXPECT_THAT(ModelFaults("num_heads: 7 rotary_pct: 1"), HasSubstr("c:1:31: model.num_heads: 7"));
+  EXPECT_THAT(ModelFaults("num_heads: 256 rotary_pct: 1"), HasSubstr("c:1:46: model.rotary_pct"));
+  EXPECT_THAT(ModelFaults("attention { kind: SEP window: 0 }"),
+              HasSubstr("c:1:53: model.attention.window: 0"));
+  EXPECT_THAT(ModelFaults("attention { kind: SEP num_initial: -1 }"),
+              HasSubstr("c:1:53: model.attention.num_initial: -1"));
+  EXPECT_THAT(ModelFaults("attention { kind: SEP full_layers: [0, 12] }"),
+              HasSubstr("c:1:53: model.attention.full_layers: 12"));
+  EXPECT_THAT(ModelFaults("attention { kind: SEP window_per_layer: [1, 2] }"),
+              HasSubstr("c:1:53: model.attention.window_per_layer: 2 entries for 12 layers"));
+  EXPECT_THAT(ModelFaults("attention { kind: FIXED_STRIDE }"),
+              HasSubstr("c:1:31: model.attention.stride"));
+  EXPECT_THAT(ModelFaults("attention { kind: SEP separator_text: [','] }"),
+              HasSubstr("c:1:53: model.attention.separator_text: needs a tokenizer"));
+  EXPECT_THAT(ModelFaults("attention { separator_text: ',' separator_ids: 3 }"),
+              HasSubstr("c:1:43: model.attention.separator_text: stands beside separator_ids"));
+}
+
+TEST(Config, DataContradictions) {
+  const auto faults = [](const std::string& data) {
+    return Faults("model { preset: 'pythia-14m' }\ndata { " + data + " }\nrun_dir: 'r'");
+  };
+  EXPECT_THAT(faults("train { prefix: 'a' } source { prefix: 'b' }"),
+              HasSubstr("c:2:30: data.source: cannot stand beside train"));
+  EXPECT_THAT(faults("source { prefix: 'b' } split: '969,x'"), HasSubstr("c:2:31: data.split"));
+  EXPECT_THAT(faults("source { prefix: 'b' } split: '0,0,0'"), HasSubstr("c:2:31: data.split"));
+  EXPECT_THAT(faults("train { prefix: 'b' } split: '1'"),
+              HasSubstr("c:2:30: data.split: only cuts"));
+  EXPECT_THAT(faults("train { weight: 2 }"), HasSubstr("c:2:8: data.train[0].prefix: is missing"));
+  EXPECT_THAT(faults("train { prefix: 'b' weight: -2 }"),
+              HasSubstr("c:2:28: data.train[0].weight: -2 must be above 0"));
+  EXPECT_THAT(
+      faults("train { prefix: 'b' } sequence_length: 4096"),
+      HasSubstr("c:2:30: data.sequence_length: 4096 is longer than model.max_positions 2048"));
+}
+
+TEST(Config, AllFaultsOfAllKindsComeAtOnceInTextOrder) {
+  const std::string faults = Faults(
+      "model { preset: \"pythia-160m\" hiden_size: 3 num_heads: 7 }\n"
+      "data { train { prefix: \"x\" weight: -1 } sequence_length: 4096 }\n"
+      "batch { global: 10 micro: 4 }\n"
+      "sedd: 3\n"
+      "seed: -1 precision: BF61 run_dir: 'r'\n",
+      {"batch.gobal=3"});
+  std::vector<std::string> places;
+  for (size_t begin = 0; begin < faults.size();) {
+    const size_t end = std::min(faults.find('\n', begin), faults.size());
+    const std::string line = faults.substr(begin, end - begin);
+    places.push_back(line.substr(0, line.find(": ")));
+    begin = end + 1;
+  }
+  EXPECT_THAT(places, ElementsAre("c:1:1", "c:1:31", "c:1:45", "c:2:28", "c:2:41", "c:3:9", "c:4:1",
+                                  "c:5:1", "c:5:21", "--set 'batch.gobal=3', column 7"));
+}
+
+TEST(Config, RanksEnterTheBatchCheck) {
+  const std::string text = std::string(kRun) + "batch { global: 12 micro: 2 }";
+  EXPECT_EQ(Faults(text, {}, {.ranks = 6}), "");
+  EXPECT_THAT(Faults(text, {}, {.ranks = 4}),
+              HasSubstr("not a multiple of micro 2 x 4 data ranks"));
+  EXPECT_THAT(Faults(text, {"parallel.tensor=4"}, {.ranks = 6}),
+              HasSubstr("4 does not divide the 6 ranks"));
+}
+
+TEST(ConfigOverride, ReplacesValuesListsAndMessages) {
+  const std::string text = std::string(kRun) +
+                           "optimizer { lr: 1e-3 beta1: 0.8 }\n"
+                           "samples { prompt: ['a', 'b'] }\n";
+  const LoadedConfig config = LoadConfigText(
+      text, "c",
+      {"model.attention.kind=SEP", "model.attention.window = 128",
+       "model.attention.full_layers=[0,-1]", "precision=BF16", "run_dir=runs/a b#c",
+       "optimizer{lr:6e-4}", "samples.prompt=Once upon", "data.train[0].prefix=\"q\"",
+       "data.valid=[{prefix:'v' weight:2},{prefix:'w'}]", "seed=1", "seed=2"});
+  const TrainSettings& s = config.settings;
+  EXPECT_EQ(s.model.attention[0].kind, AttentionKind::kFull);
+  EXPECT_EQ(s.model.attention[1].window, 128);
+  EXPECT_EQ(s.model.attention[11].kind, AttentionKind::kFull);
+  EXPECT_EQ(s.precision, Precision::kBf16);
+  EXPECT_EQ(s.run_dir, "runs/a b#c");
+  EXPECT_EQ(s.optimizer.lr, 6e-4);
+  EXPECT_EQ(s.optimizer.beta1, 0.8);  // a message is merged
+  EXPECT_THAT(s.samples.prompt, ElementsAre("Once upon"));
+  EXPECT_EQ(s.data.train[0].prefix, "q");
+  ASSERT_EQ(s.data.valid.size(), 2u);
+  EXPECT_EQ(s.data.valid[1].prefix, "w");
+  EXPECT_EQ(s.seed, 2u);  // the last one holds
+}
+
+TEST(ConfigOverride, FaultsNameTheOverrideAndTheColumn) {
+  const auto fault = [](const std::string& text) { return Faults(kRun, {text}); };
+  EXPECT_EQ(
+      fault("model.atention.window=3"),
+      "--set 'model.atention.window=3', column 7: unknown field \"atention\" in model; did you "
+      "mean \"attention\"?");
+  EXPECT_EQ(fault("batch.micro=x"),
+            "--set 'batch.micro=x', column 13: batch.micro: expected a whole number, found \"x\"");
+  EXPECT_EQ(fault("batch.micro=1 2"),
+            "--set 'batch.micro=1 2', column 15: unexpected \"2\" after the value");
+  EXPECT_EQ(fault("batch.micro"),
+            "--set 'batch.micro', column 12: expected \"=\" after batch.micro");
+  EXPECT_EQ(fault(""), "--set '', column 1: expected path=value, for example batch.micro=4");
+  EXPECT_EQ(fault("=3"), "--set '=3', column 1: expected path=value, for example batch.micro=4");
+  EXPECT_THAT(fault("data.train[1].prefix=x"), HasSubstr("column 11: data.train is repeated"));
+  EXPECT_THAT(fault("data.train.prefix=x"), HasSubstr("column 11: data.train is repeated"));
+  EXPECT_THAT(fault("seed.x=1"), HasSubstr("column 5: seed has no fields of its own"));
+  EXPECT_THAT(fault("batch.micro=[1,2]"), HasSubstr("takes one value, not a list"));
+  EXPECT_THAT(fault("samples.prompt=[a]"), HasSubstr("expected a text in quotes"));
+}
+
+TEST(Config, ActivationFollowsNumericsUnlessGiven) {
+  const auto activation = [](const std::vector<std::string>& overrides) {
+    return LoadConfigText(kRun, "c", overrides).settings.model.activation;
+  };
+  EXPECT_EQ(activation({}), kernels::GeluKind::kTanh);
+  EXPECT_EQ(activation({"numerics=HF"}), kernels::GeluKind::kErf);
+  EXPECT_EQ(activation({"numerics=HF", "model.activation=TANH_GELU"}), kernels::GeluKind::kTanh);
+}
+
+TEST(Config, DeviationsFromThePresetsAreListed) {
+  const LoadedConfig config = LoadConfigText(kRun, "c",
+                                             {"numerics=PYTHIA_V1", "model.num_layers=6",
+                                              "schedule.kind=LINEAR", "model.activation=ERF_GELU"});
+  EXPECT_THAT(config.deviations,
+              ::testing::UnorderedElementsAre("model.num_layers: 6 (pythia-160m: 12)",
+                                              "model.activation: ERF_GELU (PYTHIA_V1: TANH_GELU)",
+                                              "schedule.kind: LINEAR (PYTHIA_V1: COSINE)",
+                                              "precision: FP32 (PYTHIA_V1: FP16)",
+                                              "rope_fp16_tables: false (PYTHIA_V1: true)"));
+  EXPECT_THAT(
+      LoadConfigText(kRun, "c", {"numerics=PYTHIA_V1", "precision=FP16", "rope_fp16_tables=true"})
+          .deviations,
+      IsEmpty());
+}
+
+TEST(Config, OriginsTellWhereEveryValueComesFrom) {
+  const LoadedConfig config = LoadConfigText(kRun, "c", {"batch.micro=2"});
+  const auto origin = [&](const std::string& path) -> std::string {
+    for (const ConfigValue& value : config.values) {
+      if (value.path == path) return value.value + " <- " + value.origin.where;
+    }
+    return "absent";
+  };
+  EXPECT_EQ(origin("data.train[0].prefix"), "\"d\" <- c:2:16");
+  EXPECT_EQ(origin("batch.micro"), "2 <- --set 'batch.micro=2'");
+  EXPECT_EQ(origin("model.num_heads"), "12 <- preset pythia-160m");
+  EXPECT_EQ(origin("optimizer.lr"), "0.0006 <- preset pythia-160m");
+  EXPECT_EQ(origin("schedule.decay_steps"), "143000 <- schedule.total_steps");
+  EXPECT_EQ(origin("optimizer.beta2"), "0.95 <- ");
+  EXPECT_EQ(origin("data.tokenizer"), " <- ");
+}
+
+TEST(Config, ResolvedTextLoadsToItself) {
+  const std::vector<std::string> overrides = {"model.attention.kind=SEP",
+                                              "model.attention.full_layers=[0,-1]",
+                                              "optimizer.lr=0.000123",
+                                              "schedule.total_steps=777",
+                                              "numerics=HF",
+                                              "run_dir=a\"b\\c"};
+  const LoadedConfig first = LoadConfigText(kRun, "c", overrides);
+  const LoadedConfig second = LoadConfigText(first.resolved_text, "resolved", {});
+  EXPECT_EQ(first.resolved_text, second.resolved_text);
+  EXPECT_EQ(second.settings.run_dir, "a\"b\\c");
+  EXPECT_EQ(first.settings.model.attention, second.settings.model.attention);
+  EXPECT_THAT(DiffConfigs(first.resolved_text, second.resolved_text), IsEmpty());
+}
+
+TEST(Config, DifferencesAreJudged) {
+  using Effect = ConfigDifference::Effect;
+  const std::string before = LoadConfigText(kRun, "c", {}).resolved_text;
+  const auto effect = [&](const std::string& change, const std::string& path) {
+    const std::string after = LoadConfigText(kRun, "c", {change}).resolved_text;
+    for (const ConfigDifference& difference : DiffConfigs(before, after)) {
+      if (difference.path == path) return std::optional(difference.effect);
+    }
+    return std::optional<Effect>();
+  };
+  EXPECT_EQ(effect("model.num_layers=6", "model.num_layers"), Effect::kRefuse);
+  EXPECT_EQ(effect("model.attention.kind=SEP", "model.attention.kind"), Effect::kRefuse);
+  EXPECT_EQ(effect("seed=1", "seed"), Effect::kRefuse);
+  EXPECT_EQ(effect("data.order=LINEAR", "data.order"), Effect::kRefuse);
+  EXPECT_EQ(effect("precision=BF16", "precision"), Effect::kRefuse);
+  EXPECT_EQ(effect("data.train=[{prefix:'d'},{prefix:'e'}]", "data.train[1].prefix"),
+            Effect::kRefuse);
+  EXPECT_EQ(effect("optimizer.lr=1e-4", "optimizer.lr"), Effect::kHarmless);
+  EXPECT_EQ(effect("schedule.total_steps=5", "schedule.total_steps"), Effect::kHarmless);
+  EXPECT_EQ(effect("run_dir=x", "run_dir"), Effect::kHarmless);
+  EXPECT_EQ(effect("run_dir=r", "run_dir"), std::nullopt);
+  EXPECT_THROW(DiffConfigs(before, "model {"), UserError);
+}
+
+TEST(Config, FilesThatCannotBeReadAreUsageErrors) {
+  TempDir dir;
+  EXPECT_THROW(LoadConfig(dir.File("absent"), {}), UserError);
+  WriteFileAtomic(dir.File("big"), std::string((1 << 20) + 1, '\n'));
+  EXPECT_THROW(LoadConfig(dir.File("big"), {}), UserError);
+  WriteFileAtomic(dir.File("empty"), "");
+  EXPECT_THAT(Faults(""), HasSubstr("run_dir is missing"));
+}
+
+TEST(ConfigParser, AgreesWithTextFormatOnWhatItAccepts) {
+  const std::vector<std::string> texts = {
+      "seed: 0x1F # comment\nmodel < num_layers: 3, attention: { window: 5; full_layers: [1, -2] } "
+      ">",
+      "optimizer { lr: 1e-3 min_lr: 3 clip: .5f eps: 1.5E-8 }",
+      "data { train: [ { prefix: 'a\\n\\x41' 'b' }, < weight: 2 > ] split: \"1,2\" }",
+      "samples { prompt: 'x' prompt: [\"y\", 'z'] } precision: FP16 recompute: true",
+  };
+  for (const std::string& text : texts) {
+    ConfigSources sources("c");
+    ConfigFaults faults(&sources);
+    ConfigPlaces places;
+    config::TrainConfig ours;
+    config::TrainConfig theirs;
+    ParseConfigText(text, 0, &ours, &places, &faults);
+    EXPECT_TRUE(faults.empty()) << text;
+    ASSERT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &theirs)) << text;
+    EXPECT_EQ(ours.DebugString(), theirs.DebugString());
+  }
+}
+
+TEST(ConfigParser, DeepNestingIsHarmless) {
+  std::string nested;
+  for (int i = 0; i < 200000; ++i) nested += "model{";
+  EXPECT_THAT(Faults(nested), HasSubstr("unknown field \"model\" in model"));
+  std::string unknown;
+  for (int i = 0; i < 200000; ++i) unknown += "x{";
+  EXPECT_THAT(Faults(unknown), HasSubstr("unknown field \"x\""));
+  EXPECT_THAT(Faults(kRun, {unknown}), HasSubstr("unknown field \"x\""));
+}
+
+// Random damage: a clean message or a config that loads, never anything else; and what we accept,
+// TextFormat accepts with the same values.
+TEST(ConfigParser, MutatedTextNeverCrashes) {
+  const std::string good = LoadConfigText(kRun, "c", {"model.attention.kind=SEP"}).resolved_text;
+  const std::string alphabet = "{}[]<>:,;#\"'\\-+.0123456789eExabc_ \n\t\x01\xff";
+  std::mt19937 random(7);
+  for (int round = 0; round < 1500; ++round) {
+    std::string text = good;
+    const int changes = 1 + static_cast<int>(random() % 4);
+    for (int change = 0; change < changes; ++change) {
+      const size_t at = random() % text.size();
+      const char letter = alphabet[random() % alphabet.size()];
+      switch (random() % 4) {
+        case 0: text[at] = letter; break;
+        case 1: text.insert(at, 1, letter); break;
+        case 2: text.erase(at, 1 + random() % 8); break;
+        default: text.resize(at + 1); break;
+      }
+    }
+    ConfigSources sources("c");
+    ConfigFaults faults(&sources);
+    ConfigPlaces places;
+    config::TrainConfig ours;
+    ParseConfigText(text, 0, &ours, &places, &faults);
+    if (!faults.empty()) {
+      EXPECT_THROW(LoadConfigText(text, "c", {}), UserError);
+      continue;
+    }
+    config::TrainConfig theirs;
+    ASSERT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &theirs)) << text;
+    EXPECT_EQ(ours.SerializeAsString(), theirs.SerializeAsString()) << text;
+    try {
+      LoadConfigText(text, "c", {});
+    } catch (const UserError&) {
+    }
+  }
+}
+
+TEST(ConfigParser, MutatedOverridesNeverCrash) {
+  const std::string alphabet = "{}[]<>:=,.#\"'\\-+0123456789abcmodel_ \n\xff";
+  std::mt19937 random(11);
+  for (int round = 0; round < 3000; ++round) {
+    std::string text = round % 2 == 0 ? "model.attention.full_layers=[0,-1]"
+                                      : "data.train[0]{prefix:'a' weight:1.5}";
+    const int changes = 1 + static_cast<int>(random() % 6);
+    for (int change = 0; change < changes; ++change) {
+      text.insert(random() % (text.size() + 1), 1, alphabet[random() % alphabet.size()]);
+      if (random() % 2 == 0) text.erase(random() % text.size(), 1);
+    }
+    try {
+      LoadConfigText(kRun, "c", {text});
+    } catch (const UserError&) {
+    }
+  }
+}
+
+TEST(ConfigDocs, EveryFieldIsDocumented) {
+  for (const FieldDoc& doc : ConfigFieldDocs()) EXPECT_NE(doc.comment, "") << doc.path;
+}
+
+TEST(ConfigDocs, TheCommittedReferenceIsCurrent) {
+  EXPECT_EQ(ReadFile(SourcePath("docs/config.md")), ConfigReference())
+      << "run: sepia explain-config --markdown > docs/config.md";
+}
+
+TEST(ConfigDocs, ExplainNamesValueOriginAndMeaning) {
+  const std::string text = ExplainConfig(LoadConfigText(kRun, "c", {}), true);
+  EXPECT_THAT(text, AllOf(HasSubstr("batch.micro: 1"), HasSubstr("# preset pythia-160m"),
+                          HasSubstr("    Samples per micro-batch of one data rank")));
+}
+
+class CommittedConfig : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(CommittedConfig, Loads) {
+  const LoadedConfig config =
+      LoadConfig(SourcePath(std::string("configs/") + GetParam() + ".textproto"), {});
+  EXPECT_EQ(config.settings.tokens_per_step(), 2097152);  // every Pythia run
+  EXPECT_EQ(config.settings.schedule.total_steps, 143000);
+  const std::string name = GetParam();
+  if (name.find("pythia") == 0) {
+    EXPECT_EQ(config.settings.numerics, Numerics::kPythiaV1);
+    EXPECT_THAT(config.deviations.empty(), name != "pythia-1b");
+  } else {
+    EXPECT_EQ(config.settings.numerics, Numerics::kNeox2);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, CommittedConfig,
+                         ::testing::Values("pythia-14m", "pythia-31m", "pythia-70m", "pythia-160m",
+                                           "pythia-410m", "pythia-1b", "pythia-1.4b", "pythia-2.8b",
+                                           "pythia-6.9b", "pythia-12b", "sepllm-160m-vanilla",
+                                           "sepllm-160m-streaming-n64", "sepllm-160m-n64",
+                                           "sepllm-160m-n128", "sepllm-160m-n64-h",
+                                           "sepllm-160m-n64-ht", "sepllm-1.4b"));
+
+// init_from supplies the architecture; what is given beside it must agree.
+TEST(ConfigInitFrom, SuppliesTheArchitecture) {
+  SEPIA_SHARED_OR_SKIP(folder, "fixtures/models/tiny_erf");
+  const LoadedConfig config = LoadModelSourceConfig(folder, {"model.attention.kind=SEP"});
+  EXPECT_GT(config.settings.model.num_layers, 0);
+  EXPECT_EQ(config.settings.model.activation, kernels::GeluKind::kErf);
+  const LoadedConfig forced = LoadModelSourceConfig(folder, {"numerics=NEOX_2"});
+  EXPECT_EQ(forced.settings.model.activation, kernels::GeluKind::kTanh);
+  EXPECT_THAT(forced.warnings, Contains(HasSubstr("numerics wins")));
+  try {
+    LoadModelSourceConfig(folder, {"model.num_layers=99"});
+    FAIL();
+  } catch (const UserError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("num_layers 99 disagrees with"));
+  }
+}
+
+TEST(ConfigInitFrom, MissingSourceIsBadData) {
+  try {
+    LoadModelSourceConfig("/absent", {});
+    FAIL();
+  } catch (const UserError& error) {
+    EXPECT_EQ(error.code(), ExitCode::kBadData);
+    EXPECT_THAT(error.what(), HasSubstr("init_from.path"));
+  }
+}
+
+TEST(ConfigSeparators, TextGoesThroughTheTokenizer) {
+  SEPIA_SHARED_OR_SKIP(tokenizer, "fixtures/curves/tokenizer.json");
+  const std::vector<std::string> overrides = {
+      "data.tokenizer=" + tokenizer, "model.vocab_size=50304",
+      "model.attention={kind: SEP separator_text: [',', '.']}"};
+  const LoadedConfig config = LoadConfigText(kRun, "c", overrides);
+  EXPECT_EQ(config.settings.model.separator_ids.size(), 2u);
+  EXPECT_THAT(Faults(kRun, {overrides[0], "model.attention={kind: SEP separator_text: 'not one'}"}),
+              HasSubstr("\"not one\" is not a single token"));
+}
+
+}  // namespace
+}  // namespace sepia::trainer

@@ -1,0 +1,34 @@
+// What this machine offers: for doctor, check, the memory test before a run, and MFU.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/dtype.h"
+
+namespace sepia::trainer {
+
+struct MachineFacts {
+  std::string cpu;              // "AMD EPYC 9R14"; "unknown" where /proc does not say
+  int logical_cpus = 0;         // of the machine
+  int usable_cpus = 0;          // that this process may run on (affinity)
+  int64_t physical_bytes = 0;   // RAM
+  int64_t cgroup_bytes = 0;     // memory limit of the container; 0: none
+  int64_t available_bytes = 0;  // free or reclaimable at this moment
+  std::string huge_pages;       // "always", "madvise", "never"; "" unknown
+
+  // What one may plan with: RAM or the container's limit.
+  int64_t memory_bytes() const;
+};
+
+// Values that the system does not tell stay 0 or empty.
+MachineFacts ReadMachine();
+
+// Free bytes of the file system that `path` is, or will be, on; -1 when it cannot be told.
+int64_t FreeDiskBytes(const std::string& path);
+
+// Sustained speed of kernels/linear on a large product (2048 x 2048 x 1024), best of several: the
+// peak that MFU is measured against. Takes a fraction of a second. GFLOP/s.
+double MeasurePeakGflops(DType dtype, int num_threads);
+
+}  // namespace sepia::trainer
