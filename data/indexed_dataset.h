@@ -126,6 +126,8 @@ class IndexedDatasetWriter {
   void AddDocument(std::span<const int32_t> tokens);
   // Documents of several sequences, or of none: AddSequence any number of times, then EndDocument.
   void AddSequence(std::span<const int32_t> tokens);
+  // For kInt64 datasets, whose elements may lie beyond any vocabulary.
+  void AddSequence(std::span<const int64_t> values);
   void EndDocument();
 
   int64_t num_sequences() const { return static_cast<int64_t>(sizes_.size()); }
@@ -135,6 +137,8 @@ class IndexedDatasetWriter {
   void Finish();
 
  private:
+  template <typename T>
+  void Add(std::span<const T> values);
   void FlushBin();
   void WriteIdx();
 

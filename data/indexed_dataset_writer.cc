@@ -21,25 +21,22 @@ void Append(std::vector<std::byte>& bytes, T value) {
   bytes.insert(bytes.end(), raw.begin(), raw.end());
 }
 
-struct TokenRange {
-  int64_t low;
-  int64_t high;
-};
-
-TokenRange RangeOf(DType dtype) {
+int64_t LargestValue(DType dtype) {
   switch (dtype) {
-    case DType::kUInt8: return {0, std::numeric_limits<uint8_t>::max()};
-    case DType::kInt8: return {0, std::numeric_limits<int8_t>::max()};
-    case DType::kInt16: return {0, std::numeric_limits<int16_t>::max()};
-    case DType::kUInt16: return {0, std::numeric_limits<uint16_t>::max()};
-    default: return {0, std::numeric_limits<int32_t>::max()};
+    case DType::kUInt8: return std::numeric_limits<uint8_t>::max();
+    case DType::kInt8: return std::numeric_limits<int8_t>::max();
+    case DType::kInt16: return std::numeric_limits<int16_t>::max();
+    case DType::kUInt16: return std::numeric_limits<uint16_t>::max();
+    case DType::kInt64: return std::numeric_limits<int64_t>::max();
+    default: return std::numeric_limits<int32_t>::max();
   }
 }
 
 // Two's complement, little-endian: the low bytes of the wide value are the narrow value.
-void AppendTokens(std::vector<std::byte>& bytes, std::span<const int32_t> tokens, size_t item) {
-  for (const int32_t token : tokens) {
-    const auto wide = static_cast<int64_t>(token);
+template <typename T>
+void AppendNarrowed(std::vector<std::byte>& bytes, std::span<const T> values, size_t item) {
+  for (const T value : values) {
+    const auto wide = static_cast<int64_t>(value);
     const auto raw = std::as_bytes(std::span(&wide, 1)).first(item);
     bytes.insert(bytes.end(), raw.begin(), raw.end());
   }
@@ -90,14 +87,18 @@ void IndexedDatasetWriter::AddDocument(std::span<const int32_t> tokens) {
   EndDocument();
 }
 
-void IndexedDatasetWriter::AddSequence(std::span<const int32_t> tokens) {
+void IndexedDatasetWriter::AddSequence(std::span<const int32_t> tokens) { Add(tokens); }
+void IndexedDatasetWriter::AddSequence(std::span<const int64_t> values) { Add(values); }
+
+template <typename T>
+void IndexedDatasetWriter::Add(std::span<const T> tokens) {
   CHECK(!finished_, "AddSequence after Finish");
-  const TokenRange range = RangeOf(dtype_);
+  const int64_t largest = LargestValue(dtype_);
   for (size_t i = 0; i < tokens.size(); ++i) {
-    if (tokens[i] >= range.low && tokens[i] <= range.high) continue;
+    if (tokens[i] >= 0 && tokens[i] <= largest) continue;
     throw BadData(prefix_, -1,
-                  fmt::format("token {} of sequence {} is {}, outside {} ({} to {})", i,
-                              sizes_.size(), tokens[i], DTypeName(dtype_), range.low, range.high),
+                  fmt::format("token {} of sequence {} is {}, outside {} (0 to {})", i,
+                              sizes_.size(), tokens[i], DTypeName(dtype_), largest),
                   "write a wider type");
   }
   if (tokens.size() > static_cast<size_t>(std::numeric_limits<int32_t>::max())) {
@@ -106,7 +107,7 @@ void IndexedDatasetWriter::AddSequence(std::span<const int32_t> tokens) {
                               sizes_.size(), tokens.size()),
                   "cut the document");
   }
-  AppendTokens(pending_, tokens, static_cast<size_t>(DTypeSize(dtype_)));
+  AppendNarrowed(pending_, tokens, static_cast<size_t>(DTypeSize(dtype_)));
   if (pending_.size() >= kFlushBytes) FlushBin();
   if (document_lengths_.empty() || document_ended_) document_lengths_.push_back(0);
   document_ended_ = false;
