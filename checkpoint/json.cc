@@ -90,8 +90,8 @@ class TreeBuilder : public nlohmann::json_sax<nlohmann::json> {
       return &array->back();
     }
     auto& object = std::get<JsonObject>(open_.back()->value);
-    object.emplace_back(std::move(key_), JsonValue{std::move(value)});
-    return &object.back().second;
+    object.push_back({std::move(key_), JsonValue{std::move(value)}});
+    return &object.back().value;
   }
 
   const std::string& path_;

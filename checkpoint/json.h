@@ -4,15 +4,15 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <variant>
 #include <vector>
 
 namespace sepia::checkpoint {
 
 struct JsonValue;
+struct JsonMember;
 using JsonArray = std::vector<JsonValue>;
-using JsonObject = std::vector<std::pair<std::string, JsonValue>>;  // in the order of the text
+using JsonObject = std::vector<JsonMember>;  // in the order of the text
 
 struct JsonValue {
   // Integers that do not fit int64 become double.
@@ -25,6 +25,11 @@ struct JsonValue {
   bool is_null() const { return std::holds_alternative<std::nullptr_t>(value); }
   // "null", "a number", "a string", ...
   std::string_view TypeName() const;
+};
+
+struct JsonMember {
+  std::string key;
+  JsonValue value;
 };
 
 // Null when absent.
