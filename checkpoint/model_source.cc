@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "checkpoint/import/hf_folder.h"
+#include "checkpoint/sepia_source.h"
 
 namespace sepia::checkpoint {
 namespace {
@@ -69,6 +70,7 @@ std::unique_ptr<ModelSource> OpenModelSource(const std::string& path) {
     throw BadData(path, -1, "is a file, not a model",
                   "give the directory: a Sepia checkpoint or run, or a Hugging Face folder");
   }
+  if (const auto step = FindStepDirectory(path)) return OpenSepiaCheckpoint(*step);
   if (LooksLikeHfFolder(path)) return OpenHfFolder(path);
   if (FileExists(path + "/latest") ||
       FileExists(path + "/zero_pp_rank_0_mp_rank_00_optim_states.pt")) {

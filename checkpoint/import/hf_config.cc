@@ -3,16 +3,12 @@
 #include <optional>
 
 #include "base/error.h"
+#include "checkpoint/import/hf_layout.h"
 #include "checkpoint/json.h"
 #include "model/model_config.pb.h"
 
 namespace sepia::checkpoint {
 namespace {
-
-// Larger than any model and small enough that every product of two fits int64.
-constexpr int64_t kMaxWidth = 1 << 20;
-constexpr int64_t kMaxLayers = 4096;
-constexpr int64_t kMaxRows = 1 << 27;  // vocabulary, positions
 
 // Typed access to one object of the file; null counts as absent, as in transformers.
 class Fields {

@@ -4,11 +4,21 @@
 
 #include <fmt/format.h>
 
+#include "base/check.h"
 #include "model/model_config.pb.h"
 
 namespace sepia::checkpoint {
 
+bool HasPlausibleSizes(const config::ModelConfig& config) {
+  const auto within = [](int64_t value, int64_t most) { return value > 0 && value <= most; };
+  return within(config.vocab_size(), kMaxRows) && within(config.hidden_size(), kMaxWidth) &&
+         within(config.num_layers(), kMaxLayers) && within(config.num_heads(), kMaxWidth) &&
+         within(config.intermediate_size(), 16 * kMaxWidth) &&
+         within(config.max_positions(), kMaxRows) && config.hidden_size() % config.num_heads() == 0;
+}
+
 std::vector<HfTensor> HfTensors(const config::ModelConfig& config) {
+  CHECK(HasPlausibleSizes(config));
   const int64_t c = config.hidden_size();
   const int64_t f = config.intermediate_size();
   const int64_t v = config.vocab_size();

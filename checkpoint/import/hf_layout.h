@@ -23,7 +23,15 @@ struct HfTensor {
   Shape shape;
 };
 
-// Sorted by name. A tied model has no embed_out.weight.
+// Larger than any model, and small enough that tables and products stay harmless.
+inline constexpr int64_t kMaxWidth = 1 << 20;  // hidden size, heads; 16 times that for the MLP
+inline constexpr int64_t kMaxLayers = 4096;
+inline constexpr int64_t kMaxRows = 1 << 27;  // vocabulary, positions
+
+// Whether every size is set, positive and within the limits above.
+bool HasPlausibleSizes(const config::ModelConfig& config);
+
+// Sorted by name; the sizes are plausible. A tied model has no embed_out.weight.
 std::vector<HfTensor> HfTensors(const config::ModelConfig& config);
 
 // Buffers that old versions of transformers stored among the parameters: causal masks, rotary

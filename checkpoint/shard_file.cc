@@ -1,0 +1,227 @@
+#include "checkpoint/shard_file.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "base/buffer.h"
+#include "base/crc32c.h"
+#include "base/error.h"
+
+namespace sepia::checkpoint {
+namespace {
+
+constexpr char kHeaderMagic[8] = {'S', 'E', 'P', 'S', 'H', 'R', 'D', '\0'};
+constexpr char kTrailerMagic[8] = {'S', 'E', 'P', 'S', 'E', 'N', 'D', '\0'};
+constexpr uint32_t kVersion = 1;
+constexpr const char* kDamaged = "the checkpoint is damaged; use another one";
+
+struct Header {
+  char magic[8];
+  uint32_t version;
+  uint32_t rank;
+  uint32_t num_shards;
+  uint32_t reserved;
+  Uuid uuid;
+  uint64_t step;
+  std::array<uint8_t, 12> zero;
+  uint32_t crc32c;  // of all before it
+};
+static_assert(sizeof(Header) == kShardHeaderBytes);
+
+struct Trailer {
+  char magic[8];
+  uint64_t index_offset;
+  uint64_t index_bytes;
+  uint32_t index_crc32c;
+  uint32_t crc32c;  // of all before it
+};
+static_assert(sizeof(Trailer) == kShardTrailerBytes);
+
+template <typename T>
+std::span<const std::byte> BytesOf(const T& value) {
+  return std::as_bytes(std::span(&value, 1));
+}
+
+template <typename T>
+uint32_t CrcBeforeCrc(const T& value) {
+  return Crc32c(BytesOf(value).first(offsetof(T, crc32c)));
+}
+
+int64_t AlignUp(int64_t value) {
+  return (value + kChunkAlignment - 1) / kChunkAlignment * kChunkAlignment;
+}
+
+Header MakeHeader(const ShardIdentity& identity) {
+  Header header{};
+  std::memcpy(header.magic, kHeaderMagic, sizeof(kHeaderMagic));
+  header.version = kVersion;
+  header.rank = static_cast<uint32_t>(identity.rank);
+  header.num_shards = static_cast<uint32_t>(identity.num_shards);
+  header.uuid = identity.uuid;
+  header.step = static_cast<uint64_t>(identity.step);
+  header.crc32c = CrcBeforeCrc(header);
+  return header;
+}
+
+// Gives every tensor its chunks' places. Returns the end of the last chunk.
+int64_t PlaceChunks(std::span<const CheckpointTensor> tensors, int shard,
+                    std::vector<StoredTensor>* stored) {
+  int64_t offset = AlignUp(kShardHeaderBytes);
+  for (const CheckpointTensor& source : tensors) {
+    const NamedTensor& tensor = source.tensor;
+    const DType dtype = tensor.view.dtype();
+    StoredTensor place{tensor.name, source.role, dtype, tensor.global_shape, {}};
+    const Rectangle whole{tensor.offset, tensor.view.shape()};
+    CHECK(whole.Inside(tensor.global_shape), "tensor '{}'", tensor.name);
+    for (Rectangle& part : SplitContiguously(whole, kMaxChunkBytes / DTypeSize(dtype))) {
+      const int64_t bytes = part.num_elements() * DTypeSize(dtype);
+      place.chunks.push_back({shard, offset, 0, std::move(part)});
+      offset = AlignUp(offset + bytes);
+    }
+    stored->push_back(std::move(place));
+  }
+  return offset;
+}
+
+// The chunk's bytes: part of the tensor's memory, or read into `scratch`.
+std::span<const std::byte> ChunkBytes(const CheckpointTensor& source, const Rectangle& part,
+                                      int64_t elements_before, Buffer* scratch) {
+  const TensorView& view = source.tensor.view;
+  const int64_t size = DTypeSize(view.dtype());
+  const auto bytes = static_cast<size_t>(part.num_elements() * size);
+  if (!source.read) {
+    CHECK(view.raw() != nullptr && view.device() == Device::kCpu, "tensor '{}' has no host data",
+          source.tensor.name);
+    return {static_cast<const std::byte*>(view.raw()) + elements_before * size, bytes};
+  }
+  if (scratch->size() == 0) *scratch = Buffer(kMaxChunkBytes, "a checkpoint chunk");
+  source.read(part, TensorView(scratch->data(), view.dtype(), part.extent));
+  return {scratch->data(), bytes};
+}
+
+void WriteChunks(std::span<const CheckpointTensor> tensors, File* file,
+                 std::vector<StoredTensor>* stored) {
+  Buffer scratch;
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    int64_t elements_before = 0;
+    for (StoredChunk& chunk : (*stored)[i].chunks) {
+      const auto bytes = ChunkBytes(tensors[i], chunk.part, elements_before, &scratch);
+      chunk.crc32c = Crc32c(bytes);
+      file->WriteAt(chunk.offset, bytes);
+      elements_before += chunk.part.num_elements();
+    }
+  }
+}
+
+// The trailer of an open shard, its CRC and range checked.
+Trailer ReadTrailer(const File& file, int64_t file_bytes) {
+  Trailer trailer;
+  const int64_t begin = file_bytes - kShardTrailerBytes;
+  file.ReadAt(begin, std::as_writable_bytes(std::span(&trailer, 1)));
+  const bool whole = std::memcmp(trailer.magic, kTrailerMagic, sizeof(kTrailerMagic)) == 0 &&
+                     trailer.crc32c == CrcBeforeCrc(trailer);
+  const auto end = static_cast<uint64_t>(begin);
+  if (!whole || trailer.index_offset > end || trailer.index_bytes != end - trailer.index_offset) {
+    throw BadData(file.path(), begin, "the trailer is damaged", kDamaged);
+  }
+  return trailer;
+}
+
+bool AllZero(const File& file, int64_t begin, int64_t end) {
+  std::vector<std::byte> block(static_cast<size_t>(end - begin));
+  file.ReadAt(begin, block);
+  return std::all_of(block.begin(), block.end(), [](std::byte b) { return b == std::byte{0}; });
+}
+
+}  // namespace
+
+std::string ShardFileName(int rank, int num_shards) {
+  return fmt::format("shard-{:05}-of-{:05}.sck", rank, num_shards);
+}
+
+StoredShard WriteShard(const std::string& path, const ShardIdentity& identity,
+                       std::span<const CheckpointTensor> tensors,
+                       std::vector<StoredTensor>* stored) {
+  CHECK(stored->empty());
+  const int64_t index_offset = PlaceChunks(tensors, identity.rank, stored);
+  File file = File::Create(path);
+  file.Preallocate(index_offset);
+  const Header header = MakeHeader(identity);
+  file.WriteAt(0, BytesOf(header));
+  WriteChunks(tensors, &file, stored);
+
+  const std::string index = EncodeShardIndex(*stored);
+  Trailer trailer{};
+  std::memcpy(trailer.magic, kTrailerMagic, sizeof(kTrailerMagic));
+  trailer.index_offset = static_cast<uint64_t>(index_offset);
+  trailer.index_bytes = index.size();
+  trailer.index_crc32c = Crc32c(std::as_bytes(std::span(index)));
+  trailer.crc32c = CrcBeforeCrc(trailer);
+  const auto trailer_offset = index_offset + static_cast<int64_t>(index.size());
+  file.WriteAt(index_offset, std::as_bytes(std::span(index)));
+  file.WriteAt(trailer_offset, BytesOf(trailer));
+  file.Sync();
+  file.Close();
+  return {ShardFileName(identity.rank, identity.num_shards), trailer_offset + kShardTrailerBytes,
+          identity.rank, trailer.index_crc32c};
+}
+
+File OpenShard(const std::string& path, const ShardIdentity& identity, const StoredShard& shard) {
+  File file = File::OpenForRead(path);
+  if (const int64_t size = file.Size(); size != shard.bytes) {
+    throw BadData(path, std::min(size, shard.bytes),
+                  fmt::format("has {} bytes, the manifest records {}", size, shard.bytes),
+                  "the checkpoint is damaged or incompletely copied; use another one");
+  }
+  Header header;
+  file.ReadAt(0, std::as_writable_bytes(std::span(&header, 1)));
+  if (std::memcmp(header.magic, kHeaderMagic, sizeof(kHeaderMagic)) != 0 ||
+      header.crc32c != CrcBeforeCrc(header)) {
+    throw BadData(path, 0, "the header is damaged", kDamaged);
+  }
+  const Header expected = MakeHeader(identity);
+  if (std::memcmp(&header, &expected, sizeof(Header)) != 0) {
+    throw BadData(path, 0, "belongs to another checkpoint",
+                  fmt::format("step {} rank {} is recorded here; put the right file back",
+                              header.step, header.rank));
+  }
+  if (ReadTrailer(file, shard.bytes).index_crc32c != shard.index_crc32c) {
+    throw BadData(path, shard.bytes - kShardTrailerBytes,
+                  "its index is not the one that the manifest records", kDamaged);
+  }
+  return file;
+}
+
+void VerifyShardLayout(const File& file, const Manifest& manifest, int shard,
+                       std::vector<std::string>* faults) {
+  const Trailer trailer = ReadTrailer(file, manifest.shards[static_cast<size_t>(shard)].bytes);
+  const auto index_offset = static_cast<int64_t>(trailer.index_offset);
+  std::vector<std::byte> index(trailer.index_bytes);
+  file.ReadAt(index_offset, index);
+  if (Crc32c(index) != trailer.index_crc32c) {
+    faults->push_back(
+        BadData(file.path(), index_offset, "the index's CRC32C does not match").what());
+  }
+  std::vector<std::pair<int64_t, int64_t>> ranges = {{0, kShardHeaderBytes}};
+  for (const StoredTensor& tensor : manifest.tensors) {
+    for (const StoredChunk& chunk : tensor.chunks) {
+      if (chunk.shard != shard) continue;
+      ranges.emplace_back(chunk.offset,
+                          chunk.offset + chunk.part.num_elements() * DTypeSize(tensor.dtype));
+    }
+  }
+  std::sort(ranges.begin(), ranges.end());
+  ranges.emplace_back(index_offset, index_offset);
+  for (size_t i = 1; i < ranges.size(); ++i) {
+    const auto [begin, end] = std::pair(ranges[i - 1].second, ranges[i].first);
+    if (end < begin || end - begin >= kChunkAlignment) {
+      faults->push_back(BadData(file.path(), begin, "chunks overlap or leave a gap").what());
+    } else if (!AllZero(file, begin, end)) {
+      faults->push_back(
+          BadData(file.path(), begin, "the padding between chunks is not zero").what());
+    }
+  }
+}
+
+}  // namespace sepia::checkpoint

@@ -1,0 +1,67 @@
+// Saves checkpoints so that a crash at any moment leaves the previous or the new one, whole.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "checkpoint/checkpoint_tensor.h"
+#include "checkpoint/step_directories.h"
+#include "checkpoint/train_state.h"
+
+namespace sepia::config {
+class ModelConfig;
+}
+
+namespace sepia::checkpoint {
+
+// A small file that travels with the tensors, e.g. {"tokenizer.json", its text}.
+struct Attachment {
+  std::string name;  // no directory part
+  std::string content;
+};
+
+struct CheckpointContents {
+  int64_t step = 0;
+  // Resolved; a reader needs nothing else to build the model.
+  const config::ModelConfig* model = nullptr;
+  // Rectangles that tile each (name, role). Any order.
+  std::span<const CheckpointTensor> tensors;
+  // Null: weights only, not resumable.
+  const TrainState* train_state = nullptr;
+  // Resolved TrainConfig in text format.
+  std::string config_text;
+  std::span<const Attachment> attachments;
+};
+
+struct CheckpointWriterOptions {
+  std::string dir;  // made when missing; holds step_N directories
+  Retention retention;
+  // Tests only: called before each step of the protocol, by its name.
+  std::function<void(std::string_view stage)> before_stage;
+};
+
+// Single process. The caller holds the run's lock: the constructor sweeps leftovers.
+class CheckpointWriter {
+ public:
+  explicit CheckpointWriter(CheckpointWriterOptions options);
+
+  // Writes, syncs and commits dir/step_N, then moves the LATEST hint and applies the retention.
+  // An existing step_N is replaced in one rename. Returns the path. Throws UserError(kCannotWrite)
+  // when the attempt failed: nothing that existed has changed, and training may go on.
+  std::string Save(const CheckpointContents& contents);
+
+  const std::string& dir() const { return options_.dir; }
+
+ private:
+  void Stage(std::string_view name) const;
+  void WriteFiles(const std::string& directory, const CheckpointContents& contents) const;
+  void Publish(const std::string& temporary, const std::string& final_path) const;
+
+  CheckpointWriterOptions options_;
+};
+
+}  // namespace sepia::checkpoint
