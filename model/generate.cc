@@ -11,9 +11,10 @@ namespace sepia::model {
 namespace {
 
 void CheckLogits(std::span<const float> logits) {
-  const auto is_nan = [](float logit) { return std::isnan(logit); };
-  const auto is_finite = [](float logit) { return std::isfinite(logit); };
-  if (std::none_of(logits.begin(), logits.end(), is_nan) &&
+  // Minus infinity is a probability of zero; nothing else may be infinite.
+  const auto is_damaged = [](float x) { return std::isnan(x) || (std::isinf(x) && x > 0); };
+  const auto is_finite = [](float x) { return std::isfinite(x); };
+  if (std::none_of(logits.begin(), logits.end(), is_damaged) &&
       std::any_of(logits.begin(), logits.end(), is_finite)) {
     return;
   }

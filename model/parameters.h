@@ -55,8 +55,9 @@ class ParameterTable {
  public:
   explicit ParameterTable(const ModelConfig& config);
 
-  std::span<const ParamSpec> specs() const { return specs_; }
-  int64_t num_parameters() const;  // elements
+  std::span<const ParamSpec> specs() const& { return specs_; }
+  std::span<const ParamSpec> specs() const&& = delete;  // would outlive the table
+  int64_t num_parameters() const;                       // elements
 
   int embedding() const { return 0; }
   int block(int64_t layer, BlockParam role) const;

@@ -56,7 +56,8 @@ Batch RandomBatch(const model::ModelConfig& config, int64_t batch_size, int64_t 
 
 NamedValues RandomWeights(const model::ModelConfig& config, uint64_t seed) {
   NamedValues weights;
-  for (const model::ParamSpec& spec : model::ParameterTable(config).specs()) {
+  const model::ParameterTable table(config);
+  for (const model::ParamSpec& spec : table.specs()) {
     std::vector<float>& values = weights[spec.hf_name];
     values.resize(static_cast<size_t>(spec.shape.num_elements()));
     InitializeParameter(spec, seed, 1, TensorView::Of(std::span(values), spec.shape));

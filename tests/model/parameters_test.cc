@@ -64,7 +64,8 @@ TEST(ParameterTable, ATiedHeadIsTheEmbedding) {
 
 // Every matrix decays and no vector does (NeoX model/utils.py).
 TEST(ParameterTable, OnlyMatricesDecay) {
-  for (const ParamSpec& spec : ParameterTable(SmallConfig()).specs()) {
+  const ParameterTable table(SmallConfig());
+  for (const ParamSpec& spec : table.specs()) {
     EXPECT_EQ(spec.weight_decay, spec.shape.rank() == 2) << spec.name;
   }
 }
