@@ -17,7 +17,7 @@ enum class OnInvalidUtf8 { kError, kReplace };
 struct CorpusOptions {
   std::string json_key = "text";
   // Text files are cut here; empty: not at all.
-  std::string document_separator;
+  std::string document_separator = {};
   OnInvalidUtf8 on_invalid_utf8 = OnInvalidUtf8::kError;
   // Longer documents are an error: each is held in memory as a whole.
   int64_t max_document_bytes = int64_t{256} << 20;

@@ -23,7 +23,7 @@ struct TokenizeOptions {
   int num_threads = 1;
   // Put behind every document. A document without text is then this token alone, otherwise it is
   // dropped.
-  std::optional<int32_t> eod_id;
+  std::optional<int32_t> eod_id = std::nullopt;
   // Drop documents without text even so, as GPT-NeoX's preprocessor does.
   bool drop_empty = false;
 };
