@@ -23,6 +23,7 @@ ExitCode Trainer::Run() {
     if (samples_ != nullptr && samples_->Due(state_.step)) {
       samples_->Write(state_.step, model_, mesh_, *recorder_);
     }
+    checkpoints_.Poll();
     if (checkpoints_.Due(state_.step)) Save();
   }
   return Finish();

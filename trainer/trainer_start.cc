@@ -104,7 +104,7 @@ Trainer::Trainer(LoadedConfig config, const TrainOptions& options, dist::Mesh& m
       scaler_(settings_.loss_scale, settings_.precision),
       schedule_(MakeSchedule(settings_)),
       attention_plan_(model::MakeAttentionPlan(settings_.model)),
-      checkpoints_(config_, optimizer_, mesh),
+      checkpoints_(config_, optimizer_),
       state_(NewRun(settings_, *datasets_.train, scaler_)),
       last_step_(LastStep(settings_, options)),
       loss_z_(settings_.safety.zscore_window),
