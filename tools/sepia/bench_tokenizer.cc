@@ -14,7 +14,7 @@
 #include "base/file.h"
 #include "data/tokenizer/nfc.h"
 #include "data/tokenizer/tokenizer.h"
-#include "tools/sepia/command.h"
+#include "tools/sepia/bench.h"
 
 namespace sepia::tools {
 namespace {

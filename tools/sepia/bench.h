@@ -1,0 +1,31 @@
+// sepia bench: each subcommand verifies what it measures, then prints one JSON object a line.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+namespace sepia::tools {
+
+// One function a file bench_*.cc, listed in bench.cc.
+void AddBenchAttentionCommand(CLI::App& bench);
+void AddBenchTokenizerCommand(CLI::App& bench);
+
+// Of repeated measurements.
+struct Spread {
+  double median = 0;
+  double min = 0;
+  double max = 0;
+};
+Spread Summarize(std::vector<double> values);
+
+// Seconds of one call.
+double TimeOnce(const std::function<void()>& run);
+
+// One burst of fused multiply-adds on registers, all threads at once, fp32, the running instruction
+// set: 1e9 operations a second. Take it between the runs that it is compared with, and the median of
+// both, so that other load on the machine falls on both.
+double Fp32PeakGflops(int num_threads);
+
+}  // namespace sepia::tools
