@@ -101,7 +101,7 @@ class ConstTensorView : public internal::BasicTensorView<const void*> {
  public:
   using BasicTensorView::BasicTensorView;
   ConstTensorView(const BasicTensorView& view) : BasicTensorView(view) {}  // NOLINT: same thing
-  ConstTensorView(const TensorView& view)                                  // NOLINT: adds const
+  ConstTensorView(const internal::BasicTensorView<void*>& view)            // NOLINT: adds const
       : BasicTensorView(view.raw(), view.dtype(), view.shape(), view.device()) {}
 
   template <typename T>

@@ -7,11 +7,15 @@
 namespace {
 
 class SkipReporter : public testing::EmptyTestEventListener {
-  void OnTestPartResult(const testing::TestPartResult& result) override {
-    if (!result.skipped()) return;
-    const testing::TestInfo* info = testing::UnitTest::GetInstance()->current_test_info();
-    std::printf("SKIPPED %s.%s: %s\n", info == nullptr ? "?" : info->test_suite_name(),
-                info == nullptr ? "?" : info->name(), result.summary());
+  // Here, not in OnTestPartResult, where gtest holds the lock that test_info's owner needs.
+  void OnTestEnd(const testing::TestInfo& info) override {
+    const testing::TestResult& result = *info.result();
+    if (!result.Skipped()) return;
+    for (int i = 0; i < result.total_part_count(); ++i) {
+      const testing::TestPartResult& part = result.GetTestPartResult(i);
+      if (!part.skipped()) continue;
+      std::printf("SKIPPED %s.%s: %s\n", info.test_suite_name(), info.name(), part.summary());
+    }
   }
   void OnTestProgramEnd(const testing::UnitTest& unit_test) override {
     std::printf("%d passed, %d failed, %d skipped\n", unit_test.successful_test_count(),
