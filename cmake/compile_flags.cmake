@@ -18,3 +18,8 @@ if(SEPIA_SANITIZE)
   endforeach()
   target_compile_options(sepia_flags INTERFACE -fno-sanitize-recover=all -fno-omit-frame-pointer)
 endif()
+
+# Coverage feedback in every library; only the targets themselves link libFuzzer's main.
+if(SEPIA_FUZZ)
+  target_compile_options(sepia_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()
