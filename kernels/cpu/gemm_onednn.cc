@@ -5,7 +5,6 @@
 #include <memory>
 #include <mutex>
 #include <unordered_map>
-#include <vector>
 
 #include <fmt/core.h>
 #include <omp.h>
@@ -13,8 +12,8 @@
 
 #include "base/buffer.h"
 #include "base/check.h"
-#include "kernels/cpu/convert.h"
 #include "kernels/cpu/gemm_tile.h"
+#include "kernels/cpu/widened_product.h"
 
 namespace sepia::kernels::cpu {
 namespace {
@@ -148,45 +147,6 @@ bool IsNative(DType dtype) {
   return dtype == DType::kFloat32 || (dtype == DType::kBFloat16 && HasBFloat16());
 }
 
-int64_t OffsetOf(const MatrixRef& matrix, int64_t row, int64_t col) {
-  return row * matrix.row_stride + col * matrix.col_stride;
-}
-
-// Copies `rows` x `cols` of `from`, starting at (row, col), to fp32, in the same orientation.
-template <typename T>
-MatrixRef WidenPanel(const MatrixRef& from, int64_t row, int64_t col, int64_t rows, int64_t cols,
-                     float* to) {
-  const T* source = static_cast<const T*>(from.data) + OffsetOf(from, row, col);
-  const bool row_major = from.col_stride == 1;
-  const int64_t lines = row_major ? rows : cols;
-  const int64_t length = row_major ? cols : rows;
-  const int64_t stride = row_major ? from.row_stride : from.col_stride;
-  for (int64_t line = 0; line < lines; ++line) {
-    Widen(source + line * stride, to + line * length, length);
-  }
-  return row_major ? MatrixRef{to, length, 1} : MatrixRef{to, 1, length};
-}
-
-// Storage types without matrix instructions: fp32 copies of the panels, a block of k at a time.
-template <typename T>
-void MultiplyWidened(const TileProduct& product) {
-  constexpr int64_t kBlock = 1024;
-  static thread_local std::vector<float> panels;
-  const int64_t block = product.k < kBlock ? product.k : kBlock;
-  panels.resize(static_cast<size_t>((product.m + product.n) * block));
-  for (int64_t begin = 0; begin < product.k; begin += block) {
-    const int64_t depth = begin + block < product.k ? block : product.k - begin;
-    TileProduct part = product;
-    part.k = depth;
-    part.dtype = DType::kFloat32;
-    part.a = WidenPanel<T>(product.a, 0, begin, product.m, depth, panels.data());
-    part.b =
-        WidenPanel<T>(product.b, begin, 0, depth, product.n, panels.data() + product.m * block);
-    part.accumulate = product.accumulate || begin > 0;
-    Execute(part);
-  }
-}
-
 const char* IsaName() {
   switch (dnnl::get_effective_cpu_isa()) {
     case dnnl::cpu_isa::avx2: return "avx2";
@@ -204,9 +164,7 @@ const char* IsaName() {
 void MultiplyTile(const TileProduct& product) {
   try {
     if (IsNative(product.dtype)) return Execute(product);
-    if (product.dtype == DType::kBFloat16) return MultiplyWidened<BFloat16>(product);
-    CHECK(product.dtype == DType::kFloat16, "no products of {}", DTypeName(product.dtype));
-    MultiplyWidened<Float16>(product);
+    MultiplyWidened(product, Execute);
   } catch (const dnnl::error& error) {
     CHECK(false, "oneDNN refused a {} product of {} x {} x {}: {}", DTypeName(product.dtype),
           product.m, product.n, product.k, error.what());
