@@ -277,10 +277,6 @@ void CheckSchedule(ConfigDraft* draft) {
 void CheckSamples(ConfigDraft* draft) {
   const config::SamplesConfig& samples = draft->proto->samples();
   if (samples.every_steps() <= 0) return;
-  if (samples.prompt_size() == 0 && !draft->Given("samples.prompt")) {
-    draft->Fault("samples.every_steps",
-                 "there is no text to continue; give samples { prompt: \"...\" }");
-  }
   if (draft->proto->data().tokenizer().empty() && !draft->unreadable) {
     draft->Fault("samples.every_steps", "samples need a tokenizer; set data.tokenizer");
   }

@@ -55,7 +55,7 @@ void CheckAgreement(const config::ModelConfig& source, const config::ModelConfig
 config::ModelConfig ReadSource(ConfigDraft* draft) {
   config::ModelConfig source;
   const std::string& path = draft->proto->init_from().path();
-  if (path.empty()) return source;
+  if (path.empty() || draft->unreadable) return source;
   try {
     ReadModelSourceConfig(path, &source);
   } catch (const Error& error) {

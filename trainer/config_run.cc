@@ -19,6 +19,8 @@ using Kind = ConfigOrigin::Kind;
 // Length of every Pythia run (EleutherAI/pythia models/*/*.yml: train-iters).
 constexpr int64_t kPythiaSteps = 143000;
 
+constexpr int64_t kLargestNumpySeed = 4294967295;
+
 bool IsPreset(const std::string& name) {
   const std::vector<std::string> names = model::PresetNames();
   return std::find(names.begin(), names.end(), name) != names.end();
@@ -80,6 +82,9 @@ void ResolveSchedule(ConfigDraft* draft) {
 void ResolveData(ConfigDraft* draft) {
   config::DataConfig* data = draft->proto->mutable_data();
   if (!draft->Given("data.seed")) {
+    if (draft->proto->seed() > kLargestNumpySeed) {
+      draft->Fault("seed", "the data order takes seeds up to 4294967295; set data.seed as well");
+    }
     data->set_seed(draft->proto->seed());
     draft->Derive("data.seed", Kind::kDerived, "seed");
   }

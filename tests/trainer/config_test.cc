@@ -109,7 +109,9 @@ INSTANTIATE_TEST_SUITE_P(
         BadCase{"eval { steps: 3", "c:4:16: missing \"}\" at the end of eval"},
         BadCase{"}", "c:4:1: expected a field name, found \"}\""},
         BadCase{"eval: 3", "c:4:7: expected \"{\" after eval, found \"3\""},
-        BadCase{"init_from { path: 'x }", "c:4:23: syntax: Expected end of string."}));
+        BadCase{"init_from { path: 'x }",
+                "c:4:23: syntax: Unexpected end of string.\n"
+                "c:4:23: missing \"}\" at the end of init_from"}));
 
 INSTANTIATE_TEST_SUITE_P(
     Values, BadConfig,
@@ -173,7 +175,7 @@ TEST(Config, DataContradictions) {
   EXPECT_THAT(faults("source { prefix: 'b' } split: '0,0,0'"), HasSubstr("c:2:31: data.split"));
   EXPECT_THAT(faults("train { prefix: 'b' } split: '1'"),
               HasSubstr("c:2:30: data.split: only cuts"));
-  EXPECT_THAT(faults("train { weight: 2 }"), HasSubstr("c:2:8: data.train[0].prefix: is missing"));
+  EXPECT_THAT(faults("train { weight: 2 }"), HasSubstr("c:2:14: data.train[0].prefix: is missing"));
   EXPECT_THAT(faults("train { prefix: 'b' weight: -2 }"),
               HasSubstr("c:2:28: data.train[0].weight: -2 must be above 0"));
   EXPECT_THAT(
@@ -327,7 +329,7 @@ TEST(Config, DifferencesAreJudged) {
   EXPECT_EQ(effect("seed=1", "seed"), Effect::kRefuse);
   EXPECT_EQ(effect("data.order=LINEAR", "data.order"), Effect::kRefuse);
   EXPECT_EQ(effect("precision=BF16", "precision"), Effect::kRefuse);
-  EXPECT_EQ(effect("data.train=[{prefix:'d'},{prefix:'e'}]", "data.train[1].prefix"),
+  EXPECT_EQ(effect("data.train=[{prefix:'d'},{prefix:'e'}]", "data.train[1].weight"),
             Effect::kRefuse);
   EXPECT_EQ(effect("optimizer.lr=1e-4", "optimizer.lr"), Effect::kHarmless);
   EXPECT_EQ(effect("schedule.total_steps=5", "schedule.total_steps"), Effect::kHarmless);

@@ -13,6 +13,9 @@ using AddCommand = void (*)(CLI::App&);
 constexpr AddCommand kCommands[] = {
     // One line a subcommand, in the order of --help.
     sepia::tools::AddTrainCommand,
+    sepia::tools::AddCheckCommand,
+    sepia::tools::AddExplainConfigCommand,
+    sepia::tools::AddDoctorCommand,
     sepia::tools::AddTokenizerCommand,
     sepia::tools::AddTokenizeCommand,
     sepia::tools::AddBenchCommand,

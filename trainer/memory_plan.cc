@@ -1,0 +1,27 @@
+#include "trainer/memory_plan.h"
+
+#include "kernels/context.h"
+#include "trainer/optimizer.h"
+
+namespace sepia::trainer {
+
+int NumThreads(const TrainSettings& settings) {
+  return settings.threads > 0 ? settings.threads : kernels::DefaultNumThreads();
+}
+
+model::ModelOptions ModelOptionsOf(const TrainSettings& settings) {
+  return {.compute_dtype = settings.compute_dtype(),
+          .batch_size = settings.batch.micro,
+          .seq_length = settings.data.sequence_length,
+          .gradients = true,
+          .recompute = settings.recompute,
+          .rotary_tables = settings.rotary_tables,
+          .num_threads = NumThreads(settings)};
+}
+
+RunMemory PlanMemory(const TrainSettings& settings) {
+  return {.model = model::GptNeox::Plan(settings.model, ModelOptionsOf(settings)),
+          .optimizer = AdamW::PlanBytes(settings.model, settings.compute_dtype())};
+}
+
+}  // namespace sepia::trainer

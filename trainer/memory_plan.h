@@ -1,0 +1,28 @@
+// Memory of one rank before anything is allocated, from the same code that allocates it.
+#pragma once
+
+#include <cstdint>
+
+#include "model/gpt_neox.h"
+#include "trainer/settings.h"
+
+namespace sepia::trainer {
+
+struct RunMemory {
+  model::MemoryPlan model;
+  int64_t optimizer = 0;  // master weights and moments
+
+  int64_t total() const {
+    return model.params + model.grads + model.activations + model.scratch + optimizer;
+  }
+};
+
+// settings.threads, or what the process may use.
+int NumThreads(const TrainSettings& settings);
+
+model::ModelOptions ModelOptionsOf(const TrainSettings& settings);
+
+// Bytes of the five arenas. Of an unsharded model: parallel.tensor is not applied.
+RunMemory PlanMemory(const TrainSettings& settings);
+
+}  // namespace sepia::trainer
