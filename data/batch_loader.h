@@ -17,7 +17,7 @@
 namespace sepia::data {
 
 struct BatchLoaderOptions {
-  std::shared_ptr<const Dataset> dataset;
+  std::shared_ptr<const Dataset> dataset = nullptr;
   int64_t global_batch = 0;  // samples per optimizer step over all data ranks
   int64_t micro_batch = 0;   // rows per batch of this rank
   // Data rank and number of data ranks. global_batch must be a multiple of
@@ -31,7 +31,7 @@ struct BatchLoaderOptions {
   // and a rank may get a batch without rows. Negative: no end.
   int64_t end_sample = -1;
   // One AttentionIndex per batch for each (model/model_config.h: AttentionPlan::specs).
-  std::vector<AttentionIndexSpec> attention_indexes;
+  std::vector<AttentionIndexSpec> attention_indexes = {};
   bool mask_eod_loss = false;  // targets equal to eod_id do not count
   int32_t eod_id = 0;
   int64_t vocab_size = 0;  // ids at or above it are kBadData; 0 = not checked

@@ -48,7 +48,7 @@ struct DatasetOptions {
   int64_t seed = 1234;     // the run's; the config's own seed wins
   // Index maps go here when the folder of the dataset is read-only and the config names no
   // cache_dir. Empty: a private temporary folder.
-  std::string fallback_cache_dir;
+  std::string fallback_cache_dir = {};
 };
 
 // Null where nothing is asked for or a split has no documents.

@@ -13,8 +13,8 @@ namespace sepia::data {
 struct IndexMapFolders {
   // The only folder to use, made if need be. Empty: the dataset's own, if maps are there or it can
   // be written; else `fallback`; else a private temporary folder.
-  std::string cache_dir;
-  std::string fallback;
+  std::string cache_dir = {};
+  std::string fallback = {};
 };
 
 // `folder`/<dataset>_<name>_indexmap_<samples>ns_<T>sl_<seed>s_{doc,sample,shuffle}_idx.npy

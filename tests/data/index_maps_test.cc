@@ -105,7 +105,7 @@ TEST(IndexMaps, PublishedMapsAreRead) {
                                                                 std::string(reference["dataset"]));
     const std::string name = reference["case"];
     const auto maps = OpenIndexMaps(*dataset, SpecOf(reference), name,
-                                    {.cache_dir = fixtures + "/index_maps", .fallback = ""});
+                                    {.cache_dir = fixtures + "/index_maps"});
     ExpectWindows(reference, fixtures, NeoxDataset(dataset, maps));
   }
 }
