@@ -59,6 +59,12 @@ inline void LoadRow(const AttentionHead& head, const void* from, float* to) {
   for (int64_t d = head.head_dim; d < head.padded_dim; ++d) to[d] = 0.0f;
 }
 
+// Rows row_of(0) ... row_of(count - 1) as fp32 [count, padded_dim].
+template <typename RowOf>
+inline void LoadRows(const AttentionHead& head, int64_t count, const RowOf& row_of, float* to) {
+  for (int64_t i = 0; i < count; ++i) LoadRow(head, row_of(i), to + i * head.padded_dim);
+}
+
 inline void ZeroFill(float* to, int64_t num_floats) {
   std::memset(to, 0, static_cast<size_t>(num_floats) * sizeof(float));
 }
@@ -94,9 +100,8 @@ inline KeyRange PackedChunk(const AttentionHead& head, int64_t num_packed, int64
 
 // Rows of part k or v as fp32 [padded_size, padded_dim].
 inline void LoadKeyRows(const AttentionHead& head, const KeyRange& keys, int part, float* to) {
-  for (int64_t i = 0; i < keys.size; ++i) {
-    LoadRow(head, QkvRow(head, keys[i], part), to + i * head.padded_dim);
-  }
+  LoadRows(
+      head, keys.size, [&](int64_t i) { return QkvRow(head, keys[i], part); }, to);
   const int64_t padding = keys.padded_size() - keys.size;
   ZeroFill(to + keys.size * head.padded_dim, padding * head.padded_dim);
 }
@@ -146,6 +151,12 @@ struct BlockSpan {
         vector_high((high + kLanes - 1) / kLanes * kLanes) {}
   bool empty() const { return low >= high; }
 };
+
+// x where lanes key, key + 1, ... lie in [low, high), `hidden` elsewhere.
+inline Vec KeepVisible(int32_t key, int32_t low, int32_t high, Vec x, Vec hidden) {
+  if (low <= key && key + kLanes <= high) return x;
+  return Select(LaneRange(low - key, high - key), x, hidden);
+}
 
 // scores [kTileRows, kChunkKeys] of the span's panels = rows^T panels; `rows` is the transposed
 // tile [D][kTileQueries] at the block's first query.

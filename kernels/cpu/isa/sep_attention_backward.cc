@@ -74,13 +74,19 @@ float Dot(const float* a, const float* b, int64_t size) {
 void LoadTile(const AttentionBackwardTask& task, const QueryTile& tile, Arrays& arrays) {
   const AttentionHead& head = task.head;
   const int64_t dim = head.padded_dim;
+  const auto query_row = [&](int64_t r) { return QkvRow(head, tile.begin + r, 0); };
+  const auto out_row = [&](int64_t r) {
+    return RowAt(task.out, tile.begin + r, task.out_row_bytes);
+  };
+  const auto dout_row = [&](int64_t r) {
+    return RowAt(task.dout, tile.begin + r, task.out_row_bytes);
+  };
+  LoadRows(head, tile.size, query_row, arrays.queries);
+  LoadRows(head, tile.size, dout_row, arrays.douts);
+  LoadRows(head, tile.size, out_row, arrays.rows);
   for (int64_t r = 0; r < tile.size; ++r) {
-    const int64_t i = tile.begin + r;
-    LoadRow(head, QkvRow(head, i, 0), arrays.queries + r * dim);
-    LoadRow(head, RowAt(task.dout, i, task.out_row_bytes), arrays.douts + r * dim);
-    LoadRow(head, RowAt(task.out, i, task.out_row_bytes), arrays.rows);
-    arrays.lse[r] = task.lse[i] * kLog2E;
-    arrays.dout_dot_out[r] = Dot(arrays.douts + r * dim, arrays.rows, dim);
+    arrays.lse[r] = task.lse[tile.begin + r] * kLog2E;
+    arrays.dout_dot_out[r] = Dot(arrays.douts + r * dim, arrays.rows + r * dim, dim);
   }
   const int64_t padding = kTileQueries - tile.size;
   ZeroFill(arrays.queries + tile.size * dim, padding * dim);
@@ -107,11 +113,10 @@ void ProbabilityRow(const VisibleKeys& visible, const BlockSpan& span, int64_t q
   ZeroKeys(p_row, 0, span.vector_low);
   ZeroKeys(ds_row, 0, span.vector_low);
   for (int32_t key = span.vector_low; key < span.vector_high; key += kLanes) {
-    const Mask seen = LaneRange(low - key, high - key);
     const Vec p = Exp2(Fma(Load(p_row + key), factor, shift));
     const Vec ds = p * (Load(ds_row + key) - mean);
-    Store(p_row + key, Select(seen, p, Zero()));
-    Store(ds_row + key, Select(seen, ds, Zero()));
+    Store(p_row + key, KeepVisible(key, low, high, p, Zero()));
+    Store(ds_row + key, KeepVisible(key, low, high, ds, Zero()));
   }
   ZeroKeys(p_row, span.vector_high, kChunkKeys);
   ZeroKeys(ds_row, span.vector_high, kChunkKeys);

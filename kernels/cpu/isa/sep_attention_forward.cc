@@ -37,9 +37,8 @@ void LoadChunk(const AttentionHead& head, const KeyRange& keys, int64_t slot,
 }
 
 void LoadQueries(const AttentionHead& head, const QueryTile& tile, Arrays& arrays) {
-  for (int64_t r = 0; r < tile.size; ++r) {
-    LoadRow(head, QkvRow(head, tile.begin + r, 0), arrays.rows + r * head.padded_dim);
-  }
+  LoadRows(
+      head, tile.size, [&](int64_t r) { return QkvRow(head, tile.begin + r, 0); }, arrays.rows);
   ZeroFill(arrays.rows + tile.size * head.padded_dim, (kTileQueries - tile.size) * head.padded_dim);
   Transpose(arrays.rows, kTileQueries, head.padded_dim, arrays.queries, kTileQueries);
   ZeroFill(arrays.sums, kTileQueries * head.padded_dim);
@@ -54,7 +53,7 @@ float RowMaximum(const float* scores, const BlockSpan& span, int32_t low, int32_
   const Vec hidden = Set(-__builtin_inff());
   Vec maximum = hidden;
   for (int32_t key = span.vector_low; key < span.vector_high; key += kLanes) {
-    maximum = Max(Select(LaneRange(low - key, high - key), Load(scores + key), hidden), maximum);
+    maximum = Max(KeepVisible(key, low, high, Load(scores + key), hidden), maximum);
   }
   return MaxOfLanes(maximum);
 }
@@ -66,8 +65,7 @@ float ExponentiateRow(float* scores, const BlockSpan& span, int32_t low, int32_t
   const Vec shift = Set(-maximum);
   Vec total = Zero();
   for (int32_t key = span.vector_low; key < span.vector_high; key += kLanes) {
-    const Vec p = Select(LaneRange(low - key, high - key),
-                         Exp2(Fma(Load(scores + key), factor, shift)), Zero());
+    const Vec p = KeepVisible(key, low, high, Exp2(Fma(Load(scores + key), factor, shift)), Zero());
     total = total + p;
     Store(scores + key, p);
   }
