@@ -43,7 +43,9 @@ class ModelSource {
   // tokenizer.json that belongs to the model, or "".
   virtual std::string tokenizer_path() const = 0;
   // Null when the source has weights only.
-  virtual const TrainState* train_state() const = 0;
+  virtual const TrainState* train_state() const { return nullptr; }
+  // Resolved TrainConfig of the run in text format, or "".
+  virtual std::string_view config_text() const { return ""; }
 
   // The tensor, or its elements `part` (a rank reads only what it holds), widened to fp32.
   // `out` is fp32 and has the extent of what is read. NaN and infinities are warned about.

@@ -54,6 +54,7 @@ class SepiaCheckpoint : public ModelSource {
   }
   std::span<const SourceTensor> tensors() const override { return tensors_; }
   const TrainState* train_state() const override { return reader_.train_state(); }
+  std::string_view config_text() const override { return reader_.config_text(); }
 
   bool Has(Role role) const override {
     return std::all_of(tensors_.begin(), tensors_.end(), [&](const SourceTensor& tensor) {
@@ -77,6 +78,10 @@ class SepiaCheckpoint : public ModelSource {
   std::vector<SourceTensor> tensors_;
 };
 
+bool IsStepDirectory(const std::string& path) {
+  return FileExists(path + "/MANIFEST.pb") || FileExists(path + "/COMMIT");
+}
+
 bool HoldsSteps(const std::string& path) {
   for (const auto& entry : std::filesystem::directory_iterator(path)) {
     if (ParseStepDirectoryName(entry.path().filename().string())) return true;
@@ -86,13 +91,20 @@ bool HoldsSteps(const std::string& path) {
 
 }  // namespace
 
-std::optional<std::string> FindStepDirectory(const std::string& path) {
-  if (FileExists(path + "/MANIFEST.pb") || FileExists(path + "/COMMIT")) return path;
-  if (HoldsSteps(path)) return NewestCheckpoint(path);
+std::optional<std::string> FindCheckpointRoot(const std::string& path) {
+  if (IsStepDirectory(path)) return std::nullopt;
+  if (HoldsSteps(path)) return path;
   const std::string in_run = path + "/checkpoints";
-  if (!std::filesystem::is_directory(in_run)) return std::nullopt;
-  const auto newest = NewestCheckpoint(in_run);
-  if (!newest) throw BadData(in_run, -1, "holds no checkpoint yet");
+  if (std::filesystem::is_directory(in_run)) return in_run;
+  return std::nullopt;
+}
+
+std::optional<std::string> FindStepDirectory(const std::string& path) {
+  if (IsStepDirectory(path)) return path;
+  const auto root = FindCheckpointRoot(path);
+  if (!root) return std::nullopt;
+  const auto newest = NewestCheckpoint(*root);
+  if (!newest) throw BadData(*root, -1, "holds no checkpoint yet");
   return newest;
 }
 

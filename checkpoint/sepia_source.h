@@ -9,6 +9,10 @@
 
 namespace sepia::checkpoint {
 
+// The directory whose step_N entries `path` stands for: itself, or path/checkpoints of a run
+// directory. Nothing for anything else, a step directory included.
+std::optional<std::string> FindCheckpointRoot(const std::string& path);
+
 // The step directory that `path` stands for: itself, or the newest checkpoint of a directory of
 // checkpoints or of a run directory. Nothing when `path` is none of these; throws BadData when it
 // is one but holds no checkpoint that can be loaded.

@@ -108,7 +108,6 @@ class HfFolder : public ModelSource {
   void FillModelConfig(config::ModelConfig* config) const override { *config = config_; }
   std::span<const SourceTensor> tensors() const override { return tensors_; }
   bool Has(Role role) const override { return role == Role::kMaster || role == Role::kWeight; }
-  const TrainState* train_state() const override { return nullptr; }
 
   std::string tokenizer_path() const override {
     const std::string tokenizer = path_ + "/tokenizer.json";

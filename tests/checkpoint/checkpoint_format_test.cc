@@ -342,9 +342,8 @@ TEST(CoverageTest, TilesAreRecognised) {
 
 // How tests/golden/checkpoint/v1 was made; never run again for the same version of the format.
 TEST(CheckpointFormatTest, DISABLED_WriteGolden) {
-  CheckpointWriter writer({.dir = ::sepia::testing::GoldenPath("checkpoint/v1"),
-                           .retention = {},
-                           .before_stage = {}});
+  CheckpointWriter writer(
+      {.dir = ::sepia::testing::GoldenPath("checkpoint/v1"), .retention = {}, .before_stage = {}});
   SaveTiny(&writer, 7);
 }
 

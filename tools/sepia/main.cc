@@ -18,6 +18,8 @@ constexpr AddCommand kCommands[] = {
     sepia::tools::AddDoctorCommand,
     sepia::tools::AddTokenizerCommand,
     sepia::tools::AddTokenizeCommand,
+    sepia::tools::AddConvertCommand,
+    sepia::tools::AddCheckpointCommand,
     sepia::tools::AddBenchCommand,
 };
 
