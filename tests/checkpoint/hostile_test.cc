@@ -1,4 +1,5 @@
-// fixtures/checkpoints/bad: damaged and hostile files with what must happen to each.
+// Damaged and hostile files with what must happen to each: a set in every clone
+// (tests/golden/checkpoint/bad), and all of fixtures/checkpoints/bad.
 #include <filesystem>
 #include <fstream>
 
@@ -80,8 +81,8 @@ class HostileFilesTest : public ::testing::Test {
   std::string log_;
 };
 
-TEST_F(HostileFilesTest, EveryRowOfExpectedBehavesAsItSays) {
-  SEPIA_SHARED_OR_SKIP(folder, "fixtures/checkpoints/bad");
+// Loads every row's file; returns how many there were.
+int CheckRows(const std::string& folder) {
   int checked = 0;
   for (const Row& row : ReadRows(folder)) {
     const std::string refusal = Refusal(folder, row.file);
@@ -94,12 +95,21 @@ TEST_F(HostileFilesTest, EveryRowOfExpectedBehavesAsItSays) {
       EXPECT_EQ(refusal, "") << row.file;
     }
   }
-  EXPECT_GT(checked, 300);
+  return checked;
+}
+
+TEST_F(HostileFilesTest, EveryRowOfTheFixturesBehavesAsItSays) {
+  SEPIA_SHARED_OR_SKIP(folder, "fixtures/checkpoints/bad");
+  EXPECT_GT(CheckRows(folder), 300);
+}
+
+TEST_F(HostileFilesTest, EveryGoldenRowBehavesAsItSays) {
+  EXPECT_EQ(CheckRows(::sepia::testing::GoldenPath("checkpoint/bad")), 123);
 }
 
 // The config rows are "refuse: key"; the message names that key.
 TEST_F(HostileFilesTest, ConfigMessagesNameTheKey) {
-  SEPIA_SHARED_OR_SKIP(folder, "fixtures/checkpoints/bad");
+  const std::string folder = ::sepia::testing::GoldenPath("checkpoint/bad");
   for (const Row& row : ReadRows(folder)) {
     if (!row.file.starts_with("config/") || !row.must.starts_with("refuse: ")) continue;
     const std::string key = row.must.substr(8, row.must.find(' ', 8) - 8);
@@ -115,7 +125,7 @@ TEST_F(HostileFilesTest, ConfigMessagesNameTheKey) {
 }
 
 TEST_F(HostileFilesTest, ModelMessagesNameTensorAndFile) {
-  SEPIA_SHARED_OR_SKIP(folder, "fixtures/checkpoints/bad");
+  const std::string folder = ::sepia::testing::GoldenPath("checkpoint/bad");
   const std::pair<const char*, const char*> cases[] = {
       {"model/missing_tensor", "gpt_neox.layers.0.attention.query_key_value.weight"},
       {"model/extra_tensor", "gpt_neox.layers.7.mlp.dense_h_to_4h.bias"},
@@ -140,7 +150,7 @@ TEST_F(HostileFilesTest, ModelMessagesNameTensorAndFile) {
 }
 
 TEST_F(HostileFilesTest, NonFiniteValuesAreReportedNotRefused) {
-  SEPIA_SHARED_OR_SKIP(folder, "fixtures/checkpoints/bad");
+  const std::string folder = ::sepia::testing::GoldenPath("checkpoint/bad");
   EXPECT_EQ(Refusal(folder, "model/nan_and_inf"), "");
   EXPECT_THAT(log_, HasSubstr("1 NaN"));
   EXPECT_THAT(log_, HasSubstr("1 infinite"));
