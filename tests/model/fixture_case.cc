@@ -32,9 +32,14 @@ std::string AttentionText(const std::string& name, int64_t num_layers) {
   return text;
 }
 
-model::ModelConfig LoadConfig(const checkpoint::ModelSource& source, const std::string& name) {
+// A name that begins with "erf_" is a case of the same weights with the other activation.
+model::ModelConfig LoadConfig(const checkpoint::ModelSource& source, std::string name) {
   config::ModelConfig proto;
   source.FillModelConfig(&proto);
+  if (name.starts_with("erf_")) {
+    proto.set_activation(config::ERF_GELU);
+    name = name.substr(4);
+  }
   CHECK(google::protobuf::TextFormat::ParseFromString(AttentionText(name, proto.num_layers()),
                                                       proto.mutable_attention()));
   std::vector<std::string> faults;

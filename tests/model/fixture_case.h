@@ -14,7 +14,7 @@ struct FixtureCase {
   model::ModelConfig config;
   NamedValues weights;
   Batch batch;
-  ModelResults expected;
+  ModelResults expected;      // logits may be those of the last positions of each row only
   std::vector<uint8_t> mask;  // [L, B, T, T]; empty when the file has none
 };
 
