@@ -1,6 +1,8 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "data/tokenizer/pre_tokenizer.h"
 
+#include <string>
+
 #include <pcre2.h>
 
 #include "base/check.h"
@@ -8,16 +10,14 @@
 namespace sepia::data {
 namespace {
 
-// Unicode's White_Space: 25 code points.
-#define SEPIA_SPACE \
-  R"(\t-\r \x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000})"
-
-// tokenizers' ByteLevel: 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
-constexpr std::string_view kPattern =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^)" SEPIA_SPACE R"(\p{L}\p{N}]+|[)" SEPIA_SPACE
-    R"(]+(?![^)" SEPIA_SPACE R"(])|[)" SEPIA_SPACE R"(]+)";
-
-#undef SEPIA_SPACE
+// ByteLevel's pattern in Hugging Face tokenizers, with \s spelled out as Unicode's White_Space (25
+// code points): 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+std::string WordPattern() {
+  const std::string space =
+      R"(\t-\r \x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000})";
+  return R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^)" + space + R"(\p{L}\p{N}]+|[)" + space +
+         "]+(?![^" + space + "])|[" + space + "]+";
+}
 
 bool IsAsciiLetter(char c) {
   const auto lower = static_cast<unsigned char>(c | 0x20);

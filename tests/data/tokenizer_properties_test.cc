@@ -178,7 +178,7 @@ TEST(Tokenizer, RandomTextRoundTrips) {
   const Tokenizer tokenizer = Golden();
   Encoder encoder(tokenizer);
   const PhiloxStream random(4, "text");
-  for (uint64_t i = 0; i < 3000; ++i) {
+  for (uint64_t i = 0; i < 1000; ++i) {
     std::string bytes;
     const uint32_t length = random.Bits(i * 200) % 150;
     for (uint32_t k = 1; k <= length; ++k) {
