@@ -15,6 +15,7 @@ constexpr AddCommand kCommands[] = {
     sepia::tools::AddTrainCommand,
     sepia::tools::AddCheckCommand,
     sepia::tools::AddExplainConfigCommand,
+    sepia::tools::AddReportCommand,
     sepia::tools::AddDoctorCommand,
     sepia::tools::AddTokenizerCommand,
     sepia::tools::AddTokenizeCommand,
