@@ -57,6 +57,8 @@ class IndexedDataset {
 
   const std::string& prefix() const { return prefix_; }
   std::string idx_path() const { return prefix_ + ".idx"; }
+  // The .bin, or its first shard.
+  const std::string& bin_path() const { return shards_.front().file.path(); }
   DType dtype() const { return dtype_; }
   int64_t num_sequences() const { return num_sequences_; }
   int64_t num_tokens() const { return num_tokens_; }
