@@ -47,9 +47,10 @@ PreTokenizer::Scratch::Scratch(Scratch&&) noexcept = default;
 PreTokenizer::Scratch& PreTokenizer::Scratch::operator=(Scratch&&) noexcept = default;
 
 PreTokenizer::PreTokenizer() : pattern_(std::make_unique<Pattern>()) {
+  const std::string pattern = WordPattern();
   int error = 0;
   size_t offset = 0;
-  pattern_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(kPattern.data()), kPattern.size(),
+  pattern_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
                                  PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED, &error, &offset, nullptr);
   CHECK(pattern_->code != nullptr, "PCRE2 error {} at {}", error, offset);
   // Without JIT (an unusual platform) matching is slower and otherwise the same.
