@@ -10,12 +10,16 @@
 namespace sepia::kernels::cpu {
 namespace {
 
-// Tiles of about 256 x 768: large enough for the backend's speed, small enough to feed many
-// threads. Sums longer than kSplitDepth are also cut when there are few tiles.
-constexpr int64_t kTileRows = 256;
-constexpr int64_t kTileCols = 768;
-constexpr int64_t kFewTiles = 8;
+// The largest of these tiles that leaves kFewTiles is taken. Large tiles save the backend copies of
+// its operands; results other than fp32 pass through a tile of fp32, which has to stay in cache.
+struct TileSize {
+  int64_t rows, cols;
+};
+constexpr TileSize kTileSizes[] = {{512, 768}, {256, 768}, {256, 384}};
+constexpr int64_t kFewTiles = 4;
+// Sums of more than twice this length are cut too, until there are kWantedPieces.
 constexpr int64_t kSplitDepth = 2048;
+constexpr int64_t kWantedPieces = 16;
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -32,16 +36,25 @@ struct Cut {
   int64_t num_tiles() const { return num_rows * num_cols; }
 };
 
+TileSize ChooseTile(int64_t m, int64_t n, DType c_dtype) {
+  for (const TileSize& size : kTileSizes) {
+    if (c_dtype != DType::kFloat32 && size.rows > 256) continue;
+    if (CeilDiv(m, size.rows) * CeilDiv(n, size.cols) >= kFewTiles) return size;
+  }
+  return kTileSizes[2];
+}
+
 // Requires m, n, k >= 1.
-Cut CutProduct(int64_t m, int64_t n, int64_t k) {
+Cut CutProduct(int64_t m, int64_t n, int64_t k, DType c_dtype) {
+  const TileSize tile = ChooseTile(m, n, c_dtype);
   Cut cut{};
-  cut.rows = std::min(m, PartSize(m, kTileRows));
-  cut.cols = std::min(n, PartSize(n, kTileCols));
+  cut.rows = std::min(m, PartSize(m, tile.rows));
+  cut.cols = std::min(n, PartSize(n, tile.cols));
   cut.num_rows = CeilDiv(m, cut.rows);
   cut.num_cols = CeilDiv(n, cut.cols);
-  const int64_t wanted = CeilDiv(2 * kFewTiles, cut.num_tiles());
+  const int64_t wanted = CeilDiv(kWantedPieces, cut.num_tiles());
   const int64_t parts =
-      cut.num_tiles() >= kFewTiles ? 1 : std::clamp(k / kSplitDepth, int64_t{1}, wanted);
+      cut.num_tiles() > kWantedPieces / 2 ? 1 : std::clamp(k / kSplitDepth, int64_t{1}, wanted);
   cut.depth = std::min(k, PartSize(k, CeilDiv(k, parts)));
   cut.num_depths = CeilDiv(k, cut.depth);
   return cut;
@@ -184,14 +197,14 @@ void MultiplyParts(Context& ctx, const GemmArgs& args, const Cut& cut) {
 void Gemm(Context& ctx, const GemmArgs& args) {
   if (args.c.num_elements() == 0) return;
   if (args.k == 0) return FinishZero(ctx, args);
-  const Cut cut = CutProduct(args.c.dim(0), args.c.dim(1), args.k);
+  const Cut cut = CutProduct(args.c.dim(0), args.c.dim(1), args.k, args.c.dtype());
   if (cut.num_depths == 1) return MultiplyTiles(ctx, args, cut);
   MultiplyParts(ctx, args, cut);
 }
 
 int64_t GemmScratchBytes(int64_t m, int64_t n, int64_t k, DType c_dtype, int num_threads) {
   if (m == 0 || n == 0 || k == 0) return 0;
-  const Cut cut = CutProduct(m, n, k);
+  const Cut cut = CutProduct(m, n, k, c_dtype);
   if (cut.num_depths > 1) return PartialBytes(cut, m, n) + Arena::kAlignment;
   if (c_dtype == DType::kFloat32) return 0;
   return num_threads * cut.rows * cut.cols * static_cast<int64_t>(sizeof(float)) +

@@ -11,9 +11,10 @@
 namespace sepia::kernels {
 namespace {
 
-// Rows whose logits exist at one time: at most 32 MiB of fp32, by the shape alone.
+// Rows whose logits exist at one time: at most 64 MiB of fp32, by the shape alone. Each chunk reads
+// W twice and dW once, and writes dW, so that many rows a chunk save traffic.
 int64_t ChunkRows(int64_t m, int64_t v) {
-  constexpr int64_t kMaxLogits = (int64_t{32} << 20) / static_cast<int64_t>(sizeof(float));
+  constexpr int64_t kMaxLogits = (int64_t{64} << 20) / static_cast<int64_t>(sizeof(float));
   const int64_t rows = std::max<int64_t>(32, kMaxLogits / std::max<int64_t>(v, 1) / 32 * 32);
   return std::min(m, rows);
 }
@@ -32,57 +33,49 @@ void Logits(Context& ctx, const ConstTensorView& x, const Weight& weight, const 
                   .mode = GradMode::kOverwrite});
 }
 
-// Rows [begin, begin + rows) of the op's arguments.
+// Rows [begin, begin + rows) of the op's arguments. A row's gradient, in the compute dtype, takes
+// the memory of its logits.
 struct Chunk {
   int64_t begin, rows;
-  TensorView logits;   // [rows, V] fp32
-  TensorView dlogits;  // [rows, V] compute dtype, in fp32 the memory of logits; empty: loss only
-  double* losses;      // [rows]
+  TensorView logits;  // [rows, V] fp32
+  double* losses;     // [rows]
 };
 
-bool Counts(const LmHeadLossArgs& args, int64_t place) {
-  return args.loss_mask.empty() || args.loss_mask.data<uint8_t>()[place] != 0;
-}
-
-// Logits of one row into its loss and, in place or beside, their gradient.
+// Logits of one row into its loss and, if wanted, their gradient in place.
 void LossRow(const LmHeadLossArgs& args, const Chunk& chunk, int64_t row) {
   const int64_t v = chunk.logits.dim(1);
   const int64_t place = chunk.begin + row;
-  const bool counts = Counts(args, place);
   const int64_t target = args.targets.data<int32_t>()[place];
-  const float* logits = chunk.logits.data<float>() + row * v;
-  cpu::ExpSum sum{};
-  chunk.losses[row] = 0.0;
-  if (counts) {
-    sum = SEPIA_BY_ISA(SumOfExps)(logits, v);
-    chunk.losses[row] =
-        static_cast<double>(sum.max) + std::log(sum.sum) - static_cast<double>(logits[target]);
-  }
-  if (chunk.dlogits.empty()) return;
-  const int64_t row_bytes = v * DTypeSize(chunk.dlogits.dtype());
-  std::byte* out = static_cast<std::byte*>(chunk.dlogits.raw()) + row * row_bytes;
-  if (!counts) {
-    std::memset(out, 0, static_cast<size_t>(row_bytes));
+  float* logits = chunk.logits.data<float>() + row * v;
+  if (!args.loss_mask.empty() && args.loss_mask.data<uint8_t>()[place] == 0) {
+    chunk.losses[row] = 0.0;
+    std::fill_n(logits, v, 0.0f);
     return;
   }
+  const cpu::ExpSum sum = SEPIA_BY_ISA(SumOfExps)(logits, v);
+  chunk.losses[row] =
+      static_cast<double>(sum.max) + std::log(sum.sum) - static_cast<double>(logits[target]);
+  if (args.dx.empty()) return;
   SEPIA_BY_ISA(WriteSoftmaxGradient)
   ({.logits = logits,
     .size = v,
     .row = sum,
     .target = target,
     .scale = args.grad_scale.data<float>()[0],
-    .out_dtype = chunk.dlogits.dtype(),
-    .out = out});
+    .out_dtype = args.x.dtype(),
+    .out = logits});
 }
 
 // Undoes logits = x W^T: dx = dlogits W; dW (+)= dlogits^T x.
 void LogitsBackward(Context& ctx, const LmHeadLossArgs& args, const Chunk& chunk, GradMode mode) {
   const ConstTensorView x = args.x.Rows(chunk.begin, chunk.rows);
-  const cpu::MatrixRef dlogits = Matrix(chunk.dlogits);
+  const int64_t v = chunk.logits.dim(1);
+  const int64_t elements_a_float = static_cast<int64_t>(sizeof(float)) / DTypeSize(x.dtype());
+  const cpu::MatrixRef dlogits = {chunk.logits.raw(), v * elements_a_float, 1};
   cpu::Gemm(ctx, {.a = dlogits,
                   .b = Matrix(args.weight.canonical),
                   .dtype = x.dtype(),
-                  .k = chunk.logits.dim(1),
+                  .k = v,
                   .bias = {},
                   .c = args.dx.Rows(chunk.begin, chunk.rows),
                   .mode = GradMode::kOverwrite});
@@ -106,25 +99,18 @@ int64_t MaxGemmScratch(int64_t rows, int64_t c, int64_t v, DType dtype, int num_
 void cpu::LmHeadLoss(Context& ctx, const LmHeadLossArgs& args) {
   const int64_t m = args.x.dim(0);
   const int64_t v = args.weight.canonical.dim(0);
-  const DType dtype = args.x.dtype();
   const bool with_gradients = !args.dx.empty();
   const int64_t rows = ChunkRows(m, v);
   ScratchScope scratch(*ctx.scratch);
   const TensorView logits = scratch.Allocate("lm_head.logits", DType::kFloat32, {rows, v});
-  TensorView dlogits;
-  if (with_gradients) {
-    dlogits =
-        dtype == DType::kFloat32 ? logits : scratch.Allocate("lm_head.dlogits", dtype, {rows, v});
-  }
   const TensorView losses = scratch.Allocate("lm_head.losses", DType::kFloat64, {rows});
 
   double loss = args.loss_mode == GradMode::kAccumulate ? args.loss_sum.data<double>()[0] : 0.0;
   GradMode mode = args.grad_mode;
   for (int64_t begin = 0; begin < m; begin += rows) {
-    Chunk chunk{begin, std::min(rows, m - begin), {}, {}, losses.data<double>()};
-    chunk.logits = logits.Rows(0, chunk.rows);
-    if (with_gradients) chunk.dlogits = dlogits.Rows(0, chunk.rows);
-    Logits(ctx, args.x.Rows(begin, chunk.rows), args.weight, chunk.logits);
+    const int64_t count = std::min(rows, m - begin);
+    const Chunk chunk{begin, count, logits.Rows(0, count), losses.data<double>()};
+    Logits(ctx, args.x.Rows(begin, count), args.weight, chunk.logits);
     ParallelFor(ctx, chunk.rows, [&](int64_t row) { LossRow(args, chunk, row); });
     for (int64_t row = 0; row < chunk.rows; ++row) loss += chunk.losses[row];
     if (!with_gradients) continue;
@@ -144,11 +130,9 @@ void cpu::LmHeadLogits(Context& ctx, const LmHeadLogitsArgs& args) {
 int64_t LmHeadScratchBytes(int64_t m, int64_t c, int64_t v, DType dtype, int num_threads) {
   const int64_t rows = ChunkRows(m, v);
   const int64_t logits = rows * v * static_cast<int64_t>(sizeof(float)) + Arena::kAlignment;
-  const int64_t dlogits =
-      dtype == DType::kFloat32 ? 0 : rows * v * DTypeSize(dtype) + Arena::kAlignment;
   const int64_t losses = rows * static_cast<int64_t>(sizeof(double)) + Arena::kAlignment;
   const int64_t last = m - m / std::max<int64_t>(rows, 1) * rows;
-  return logits + dlogits + losses +
+  return logits + losses +
          std::max({MaxGemmScratch(rows, c, v, dtype, num_threads),
                    MaxGemmScratch(last, c, v, dtype, num_threads),
                    cpu::GemmScratchBytes(m, v, c, DType::kFloat32, num_threads)});

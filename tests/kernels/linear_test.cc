@@ -147,7 +147,7 @@ class LinearTest : public ::testing::TestWithParam<DType> {};
 INSTANTIATE_TEST_SUITE_P(DTypes, LinearTest, ::testing::ValuesIn(testing::kComputeDTypes),
                          testing::DTypeParamName);
 
-// Sizes around the tile edges (256 rows, 768 columns, 1024 deep blocks of widened panels), tiny
+// Sizes around the tile edges (256 or 512 rows, 384 or 768 columns, widened panels of 1024), tiny
 // ones, and long sums over few tiles, which are cut in depth (2048).
 struct Size {
   int64_t m, n, k;

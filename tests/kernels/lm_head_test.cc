@@ -178,9 +178,9 @@ TEST_P(LmHeadTest, MatchesDouble) {
   }
 }
 
-// 70000 columns make chunks of 96 rows (32 MiB): 100 rows take two.
+// 270000 columns make chunks of 32 rows (64 MiB): 33 rows take two.
 TEST_P(LmHeadTest, ManyChunksMatchDouble) {
-  Head head(GetParam(), 100, 4, 70000);
+  Head head(GetParam(), 33, 2, 270000);
   CheckLossAndGradients(head, true, GradMode::kAccumulate);
 }
 
@@ -202,9 +202,9 @@ TEST_P(LmHeadTest, NoRows) {
   EXPECT_EQ(Values(head.dweight), Vector(36));
 }
 
-// The vocabulary of the presets: chunks of 160 rows.
+// The vocabulary of the presets: chunks of 320 rows.
 TEST_P(LmHeadTest, SameBitsForAnyNumberOfThreads) {
-  Head head(GetParam(), 200, 64, 50304);
+  Head head(GetParam(), 330, 16, 50304);
   head.Run(1, true, GradMode::kOverwrite);
   const OwnedTensor loss = Copy(head.loss);
   const OwnedTensor dx = Copy(head.dx);

@@ -15,7 +15,7 @@ struct ExpSum {
 };
 
 // out[i] = scale (exp(logits[i] - max) / sum - (i == target)), rounded to out's dtype. out may be
-// the memory of logits when it is f32.
+// the memory of logits.
 struct SoftmaxGradient {
   const float* logits;
   int64_t size;
