@@ -26,6 +26,9 @@ struct LoadOptions {
   // False for commands that only run a model (probe, generate, eval): learning rate, number of
   // steps, data and run directory are not asked for.
   bool for_training = true;
+  // True for commands that only look at a config (check, explain-config): a tokenizer that is not
+  // there yet is a warning, and separator_text gets ids that stand for it.
+  bool allow_missing_files = false;
 };
 
 // Where a value comes from.

@@ -9,6 +9,7 @@
 #include <google/protobuf/text_format.h>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "trainer/config_draft.h"
 #include "trainer/config_source.h"
 #include "trainer/train_config.pb.h"
@@ -121,6 +122,14 @@ void ResolveSeparators(config::ModelConfig* merged, ConfigDraft* draft) {
     return give_up(
         "needs a tokenizer to turn it into ids; set data.tokenizer, or give "
         "separator_ids");
+  }
+  if (draft->options.allow_missing_files && !FileExists(tokenizer)) {
+    draft->warnings.push_back(path + ": the token ids stay unknown until " + tokenizer +
+                              " is there");
+    for (int32_t id = 0; id < attention->separator_text_size(); ++id) {
+      attention->add_separator_ids(id);
+    }
+    return;
   }
   try {
     const std::vector<std::string> texts(attention->separator_text().begin(),

@@ -75,10 +75,11 @@ void ReadManifest(const std::string& path, Run* run) {
     for (const nlohmann::json& start : manifest.at("starts")) {
       const int64_t first_step = start.at("first_step").get<int64_t>();
       if (first_step > 0) run->restarts.push_back(static_cast<double>(first_step));
+      const int64_t ranks = start.at("ranks").get<int64_t>();
       run->machine =
-          fmt::format("{}, {} ranks of {} threads, started {}", start.at("host").get<std::string>(),
-                      start.at("ranks").get<int64_t>(), start.at("threads").get<int64_t>(),
-                      start.at("time").get<std::string>());
+          fmt::format("{}, {} rank{} of {} threads, started {}",
+                      start.at("host").get<std::string>(), ranks, ranks == 1 ? "" : "s",
+                      start.at("threads").get<int64_t>(), start.at("time").get<std::string>());
     }
   } catch (const std::exception&) {
     return;
@@ -106,10 +107,12 @@ std::vector<std::pair<double, double>> Smooth(std::vector<std::pair<double, doub
   }
   const size_t size = points.size();
   for (size_t i = 0; i < size; ++i) {
-    // Symmetric, so narrower towards both ends.
-    const size_t reach = std::min({size / 100, i, size - 1 - i});
-    const double count = counts[i + reach + 1] - counts[i - reach];
-    points[i].second = count > 0 ? (sums[i + reach + 1] - sums[i - reach]) / count : std::nan("");
+    // Symmetric at the beginning, where curves fall steeply; one-sided at the end.
+    const size_t reach = std::min(size / 100, i);
+    const size_t begin = i - reach;
+    const size_t end = std::min(i + reach + 1, size);
+    const double count = counts[end] - counts[begin];
+    points[i].second = count > 0 ? (sums[end] - sums[begin]) / count : std::nan("");
   }
   return points;
 }

@@ -16,7 +16,7 @@ main { max-width: 1200px; margin: 0 auto; padding: 28px 24px 60px; }
 h1 { font-size: 24px; margin: 0; letter-spacing: -0.01em; overflow-wrap: anywhere; }
 h2 { font-size: 17px; margin: 34px 0 10px; }
 p { margin: 4px 0; } .soft, .none { color: var(--soft); }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(112px, 1fr)); gap: 10px;
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)); gap: 10px;
   margin-top: 18px; }
 .tile, figure, pre, .kept { background: var(--card); border: 1px solid var(--rule);
   border-radius: 8px; }

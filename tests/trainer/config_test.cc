@@ -511,5 +511,14 @@ TEST(ConfigSeparators, TextGoesThroughTheTokenizer) {
               HasSubstr("\"not one\" is not a single token"));
 }
 
+TEST(ConfigSeparators, LookingAtAConfigDoesNotNeedTheTokenizer) {
+  const std::vector<std::string> overrides = {
+      "data.tokenizer=/absent.json", "model.attention={kind: SEP separator_text: [',', '.']}"};
+  EXPECT_THROW(LoadConfigText(kRun, "c", overrides), UserError);
+  const LoadedConfig config = LoadConfigText(kRun, "c", overrides, {.allow_missing_files = true});
+  EXPECT_EQ(config.settings.model.separator_ids.size(), 2u);
+  EXPECT_THAT(config.warnings, Contains(HasSubstr("/absent.json")));
+}
+
 }  // namespace
 }  // namespace sepia::trainer

@@ -363,9 +363,9 @@ void AddCheckCommand(CLI::App& app) {
       "  sepia check configs/sepllm-160m-n64.textproto\n"
       "  sepia check run.textproto --ranks 8 --device cuda:80GiB --peak-gflops 500000");
   command->final_callback([options] {
-    Check(*options,
-          trainer::LoadConfig(options->config, options->overrides, {.ranks = options->ranks}))
-        .Run();
+    const trainer::LoadOptions load{.ranks = options->ranks,
+                                    .allow_missing_files = !options->require_files};
+    Check(*options, trainer::LoadConfig(options->config, options->overrides, load)).Run();
   });
 }
 

@@ -28,8 +28,8 @@ void Explain(const ExplainOptions& options) {
     return;
   }
   if (options.config.empty()) throw UserError("explain-config: name a config file, or --markdown");
-  const trainer::LoadedConfig config =
-      trainer::LoadConfig(options.config, options.overrides, {.for_training = false});
+  const trainer::LoadedConfig config = trainer::LoadConfig(
+      options.config, options.overrides, {.for_training = false, .allow_missing_files = true});
   fmt::print("{}", trainer::ExplainConfig(config, !options.brief));
   for (const std::string& deviation : config.deviations) fmt::print("# departs: {}\n", deviation);
   for (const std::string& warning : config.warnings) LogWarn("{}", warning);
