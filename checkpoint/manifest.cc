@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "checkpoint/coverage.h"
+#include "checkpoint/file_name.h"
 #include "checkpoint/frame.h"
 #include "checkpoint/manifest.pb.h"
 #include "checkpoint/shard_file.h"
@@ -117,9 +118,7 @@ class Decoder {
 
   // Files lie in the step directory itself.
   void RequirePlainName(const std::string& name) const {
-    Require(!name.empty() && name != "." && name != ".." &&
-                name.find_first_of(std::string("/\0", 2)) == std::string::npos,
-            fmt::format("'{}' is no plain file name", name.c_str()));
+    Require(IsPlainFileName(name), fmt::format("'{}' is no plain file name", name.c_str()));
   }
 
   int64_t Number(uint64_t value, const char* what) const {

@@ -70,8 +70,8 @@ std::unique_ptr<ModelSource> OpenModelSource(const std::string& path) {
     throw BadData(path, -1, "is a file, not a model",
                   "give the directory: a Sepia checkpoint or run, or a Hugging Face folder");
   }
-  if (const auto step = FindStepDirectory(path)) return OpenSepiaCheckpoint(*step);
   if (LooksLikeHfFolder(path)) return OpenHfFolder(path);
+  if (const auto step = FindStepDirectory(path)) return OpenSepiaCheckpoint(*step);
   if (FileExists(path + "/latest") ||
       FileExists(path + "/zero_pp_rank_0_mp_rank_00_optim_states.pt")) {
     throw BadData(path, -1, "GPT-NeoX / DeepSpeed checkpoints cannot be read by this version",

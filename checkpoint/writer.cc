@@ -17,6 +17,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "checkpoint/file_name.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/shard_file.h"
 #include "model/model_config.pb.h"
@@ -121,6 +122,7 @@ void CheckpointWriter::WriteFiles(const std::string& directory,
 
   Stage("attachments");
   for (const Attachment& attachment : contents.attachments) {
+    CHECK(IsPlainFileName(attachment.name), "attachment {}", attachment.name);
     WriteSynced(directory + "/" + attachment.name, attachment.content);
     manifest.attachments.push_back({attachment.name,
                                     static_cast<int64_t>(attachment.content.size()),

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "checkpoint/file_name.h"
 #include "checkpoint/json.h"
 
 namespace sepia::checkpoint {
@@ -15,9 +16,7 @@ using WeightMap = std::map<std::string, std::vector<std::string>>;  // file -> i
 
 // Shards lie beside their index; a name may not lead elsewhere.
 void CheckShardName(const std::string& index, const std::string& name) {
-  const bool plain = !name.empty() && name != "." && name != ".." &&
-                     name.find_first_of(std::string("/\\\0", 3)) == std::string::npos;
-  if (!plain) {
+  if (!IsPlainFileName(name)) {
     throw BadData(index, -1, fmt::format("weight_map names the shard '{}'", name.c_str()),
                   "shards must be plain file names in the same folder");
   }
