@@ -19,6 +19,7 @@ constexpr AddCommand kCommands[] = {
     sepia::tools::AddDoctorCommand,
     sepia::tools::AddTokenizerCommand,
     sepia::tools::AddTokenizeCommand,
+    sepia::tools::AddDataCommand,
     sepia::tools::AddConvertCommand,
     sepia::tools::AddCheckpointCommand,
     sepia::tools::AddBenchCommand,
