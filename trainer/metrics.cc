@@ -1,6 +1,5 @@
 #include "trainer/metrics.h"
 
-#include <algorithm>
 #include <cmath>
 
 #include <fmt/core.h>
@@ -82,11 +81,6 @@ MetricsFile::MetricsFile(const std::string& path, int64_t last_step) {
   }
   file_ = File::OpenForAppend(path);
   if (kept != text.size()) file_.Truncate(static_cast<int64_t>(kept));
-}
-
-std::vector<StepMetrics> MetricsFile::Tail(size_t count) const {
-  const size_t first = history_.size() - std::min(count, history_.size());
-  return {history_.begin() + static_cast<int64_t>(first), history_.end()};
 }
 
 void MetricsFile::Append(const StepMetrics& metrics) { file_.Write(ToJson(metrics) + "\n"); }

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -52,8 +53,8 @@ class MetricsFile {
   // Cuts back to the complete lines with step <= `last_step`: what a resumed run continues.
   MetricsFile(const std::string& path, int64_t last_step);
 
-  // The last `count` records at the time of opening, oldest first.
-  std::vector<StepMetrics> Tail(size_t count) const;
+  // The records at the time of opening, oldest first.
+  std::span<const StepMetrics> history() const { return history_; }
 
   void Append(const StepMetrics& metrics);
   // To the disk: before a checkpoint of the same step is committed.

@@ -21,7 +21,7 @@ Recorder::Recorder(const TrainSettings& settings, const RunDirectory& directory,
       last_step_(last_step),
       metrics_(directory.metrics(), first_step) {
   if (logging_.tensorboard) events_ = std::make_unique<EventFile>(directory.path());
-  for (const StepMetrics& metrics : History(static_cast<size_t>(first_step))) {
+  for (const StepMetrics& metrics : history()) {
     best_valid_loss_ = std::fmin(best_valid_loss_, metrics.valid_loss);
   }
 }

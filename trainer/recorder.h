@@ -3,9 +3,9 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "base/clock.h"
 #include "trainer/metrics.h"
@@ -21,8 +21,8 @@ class Recorder {
   Recorder(const TrainSettings& settings, const RunDirectory& directory, int64_t first_step,
            int64_t last_step);
 
-  // The last `count` steps before this start, oldest first.
-  std::vector<StepMetrics> History(size_t count) const { return metrics_.Tail(count); }
+  // The steps before this start, oldest first.
+  std::span<const StepMetrics> history() const { return metrics_.history(); }
 
   void Record(const StepMetrics& metrics);
   void RecordText(int64_t step, std::string_view tag, std::string_view text);

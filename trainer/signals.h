@@ -1,5 +1,6 @@
 // SIGUSR1, SIGTERM and SIGINT ask a run to finish the step, save and exit with 75. A second one
 // ends the process at once, also with 75: checkpoints that are complete stay as they are.
+// SIGXFSZ is ignored, so that a file that grows past its limit is a failed write, not a death.
 #pragma once
 
 #include <csignal>
@@ -16,11 +17,10 @@ class StopSignals {
 
   // The signal that asked, or 0.
   int Requested() const;
-  // The same, for messages: "SIGUSR1".
-  static const char* Name(int signal);
 
  private:
   struct sigaction previous_[3];
+  struct sigaction previous_file_size_;
 };
 
 }  // namespace sepia::trainer

@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/sha256.h"
+#include "kernels/gemm_peak.h"
 #include "kernels/sep_attention.h"
 #include "trainer/flops.h"
 #include "trainer/header_block.h"
@@ -89,6 +90,13 @@ AttentionWork FirstStepWork(data::BatchLoaderOptions options, const model::Atten
   return work;
 }
 
+// Of one rank, per second: given, or measured here and now.
+double PeakFlops(const TrainSettings& settings) {
+  const double given = settings.logging.peak_gflops;
+  if (given > 0) return 1e9 * given;
+  return 1e9 * kernels::MeasureGemmPeakGflops(settings.compute_dtype(), NumThreads(settings));
+}
+
 }  // namespace
 
 Trainer::Trainer(LoadedConfig config, const TrainOptions& options, dist::Mesh& mesh)
@@ -122,6 +130,7 @@ Trainer::Trainer(LoadedConfig config, const TrainOptions& options, dist::Mesh& m
 Trainer::~Trainer() = default;
 
 void Trainer::Start() {
+  peak_flops_ = PeakFlops(settings_);
   WriteFileAtomic(directory_.config(), config_.resolved_text);
   WriteRunManifest(
       directory_.manifest(),
@@ -137,8 +146,7 @@ void Trainer::Start() {
        .threads = ctx_.num_threads,
        .attention_isa = kernels::SepAttentionIsaName(settings_.compute_dtype())});
   recorder_ = std::make_unique<Recorder>(settings_, directory_, state_.step, last_step_);
-  for (const StepMetrics& past :
-       recorder_->History(static_cast<size_t>(settings_.safety.zscore_window))) {
+  for (const StepMetrics& past : recorder_->history()) {
     loss_z_.Push(past.loss);
     grad_norm_z_.Push(past.grad_norm);
   }

@@ -17,7 +17,7 @@ double ZScore::Push(double value) {
     return z;
   }
   // Sums over the window in place of running sums: no drift, and a resumed run that pushes the
-  // last `window` values of metrics.jsonl continues with the same bits.
+  // values of metrics.jsonl continues with the same bits.
   const double n = static_cast<double>(window_);
   double mean = 0;
   for (size_t i = 0; i < window_; ++i) mean += values_[(next_ + i) % window_];

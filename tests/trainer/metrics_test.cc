@@ -57,13 +57,13 @@ TEST(MetricsTest, ResumeCutsBackToCompleteLinesUpToTheCheckpoint) {
   std::ofstream(path, std::ios::app) << ToJson(Example(10)).substr(0, 40);  // torn
   {
     MetricsFile file(path, 100);
-    ASSERT_EQ(file.Tail(3).size(), 3u);
-    EXPECT_EQ(file.Tail(3).back().step, 9);
-    EXPECT_EQ(file.Tail(3).back().loss, 7.1358723640441895);
+    ASSERT_EQ(file.history().size(), 9u);
+    EXPECT_EQ(file.history().back().step, 9);
+    EXPECT_EQ(file.history().back().loss, 7.1358723640441895);
   }
   {
     MetricsFile file(path, 6);
-    EXPECT_EQ(file.Tail(100).size(), 6u);
+    EXPECT_EQ(file.history().size(), 6u);
     file.Append(Example(7));
   }
   std::string expected;

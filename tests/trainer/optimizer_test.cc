@@ -75,7 +75,7 @@ struct Rig {
   explicit Rig(const LoadedConfig& config, int64_t batch, int64_t length, Precision precision)
       : mesh(dist::MakeSelfCommunicator(), 1),
         model(config.settings.model, Options(batch, length, precision), mesh),
-        ctx{.num_threads = 2, .scratch = &model.scratch()},
+        ctx{.num_threads = 1, .scratch = &model.scratch()},
         optimizer({.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .clip = 1.0},
                   model, mesh) {}
 
@@ -85,7 +85,7 @@ struct Rig {
     return {.compute_dtype = settings.compute_dtype(),
             .batch_size = batch,
             .seq_length = length,
-            .num_threads = 2};
+            .num_threads = 1};
   }
 
   void Load(const checkpoint::ModelSource& source) {

@@ -1,0 +1,115 @@
+#include "tests/e2e/sepia_process.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <thread>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/file.h"
+
+namespace sepia::testing {
+namespace {
+
+constexpr double kPatienceSeconds = 120;
+
+int UnlinkedFile() {
+  std::string name = (std::filesystem::temp_directory_path() / "sepia-output-XXXXXX").string();
+  const int fd = mkstemp(name.data());
+  CHECK(fd >= 0);
+  unlink(name.c_str());
+  return fd;
+}
+
+// After fork: only system calls.
+[[noreturn]] void Exec(int output_fd, const ProcessOptions& options, char** argv) {
+  dup2(output_fd, STDOUT_FILENO);
+  dup2(output_fd, STDERR_FILENO);
+  if (options.max_file_bytes > 0) {
+    const auto bytes = static_cast<rlim_t>(options.max_file_bytes);
+    const rlimit limit = {bytes, bytes};
+    setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  execv(argv[0], argv);
+  _exit(127);
+}
+
+template <typename Condition>
+bool Poll(const Condition& condition) {
+  const Timer timer;
+  while (!condition()) {
+    if (timer.Seconds() > kPatienceSeconds) return false;
+    SleepMilliseconds(1);
+  }
+  return true;
+}
+
+}  // namespace
+
+SepiaProcess::SepiaProcess(const std::vector<std::string>& args, const ProcessOptions& options)
+    : output_fd_(UnlinkedFile()) {
+  // Threads that spin while they wait take the cores from other tests.
+  setenv("OMP_WAIT_POLICY", "passive", 0);
+  std::vector<std::string> words = {SEPIA_BINARY};
+  words.insert(words.end(), args.begin(), args.end());
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  pid_ = fork();
+  CHECK(pid_ >= 0);
+  if (pid_ == 0) Exec(output_fd_, options, argv.data());
+}
+
+SepiaProcess::~SepiaProcess() {
+  if (pid_ > 0) {
+    kill(pid_, SIGKILL);
+    waitpid(pid_, nullptr, 0);
+  }
+  close(output_fd_);
+}
+
+void SepiaProcess::Signal(int signal) const { kill(pid_, signal); }
+
+ProcessResult SepiaProcess::Wait() {
+  ProcessResult result;
+  int status = 0;
+  CHECK(waitpid(pid_, &status, 0) == pid_);
+  pid_ = -1;
+  result.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  char buffer[4096];
+  lseek(output_fd_, 0, SEEK_SET);
+  for (ssize_t n; (n = read(output_fd_, buffer, sizeof(buffer))) > 0;) {
+    result.output.append(buffer, static_cast<size_t>(n));
+  }
+  return result;
+}
+
+ProcessResult RunSepia(const std::vector<std::string>& args, const ProcessOptions& options) {
+  return SepiaProcess(args, options).Wait();
+}
+
+bool WaitForLines(const std::string& path, int lines) {
+  return Poll([&] {
+    if (!FileExists(path)) return false;
+    const std::string text = ReadFile(path);
+    return std::count(text.begin(), text.end(), '\n') >= lines;
+  });
+}
+
+bool WaitForFile(const std::string& path) {
+  return Poll([&] { return FileExists(path); });
+}
+
+void SleepMilliseconds(int milliseconds) {
+  std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
+}
+
+}  // namespace sepia::testing

@@ -1,0 +1,48 @@
+// The real program in a process of its own, as a user or a cluster would run it.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace sepia::testing {
+
+struct ProcessResult {
+  int code = 0;        // exit code, or 128 + signal
+  std::string output;  // stdout and stderr together
+};
+
+struct ProcessOptions {
+  int64_t max_file_bytes = 0;  // RLIMIT_FSIZE; 0: no limit
+};
+
+class SepiaProcess {
+ public:
+  // Starts `sepia args...`.
+  explicit SepiaProcess(const std::vector<std::string>& args, const ProcessOptions& options = {});
+  // Kills it if it still runs.
+  ~SepiaProcess();
+  SepiaProcess(const SepiaProcess&) = delete;
+  SepiaProcess& operator=(const SepiaProcess&) = delete;
+
+  pid_t pid() const { return pid_; }
+  void Signal(int signal) const;
+  ProcessResult Wait();
+
+ private:
+  pid_t pid_ = -1;
+  int output_fd_ = -1;  // an unlinked temporary file
+};
+
+ProcessResult RunSepia(const std::vector<std::string>& args, const ProcessOptions& options = {});
+
+// Polls until `path` has at least `lines` lines; false after a generous time.
+bool WaitForLines(const std::string& path, int lines);
+// Polls until `path` exists.
+bool WaitForFile(const std::string& path);
+
+void SleepMilliseconds(int milliseconds);
+
+}  // namespace sepia::testing
