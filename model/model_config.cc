@@ -68,18 +68,18 @@ std::string UnknownPreset(const std::string& name) {
                      fmt::join(names, ", "));
 }
 
-// Value of a field that only a preset can leave out, within [1, most].
+// Value of a field that only a preset can leave out, within [1, most]; 0 after a fault.
 int64_t Dimension(const char* field, bool given, int64_t value, std::optional<int64_t> preset,
                   int64_t most, Faults* faults) {
   if (!given && !preset) {
     faults->push_back(fmt::format("model.{}: required; set it, or name a model.preset", field));
-    return 1;
+    return 0;
   }
   const int64_t result = given ? value : *preset;
   if (result < 1 || result > most) {
     faults->push_back(fmt::format("model.{}: {} is outside 1 to {}; give a size in that range",
                                   field, result, most));
-    return 1;
+    return 0;
   }
   return result;
 }
@@ -100,13 +100,14 @@ void ResolveDimensions(const config::ModelConfig& proto, const Preset* preset, M
                                 from_preset(&Preset::num_heads), kLargestDimension / 16, faults);
   config->intermediate_size =
       Dimension("intermediate_size", proto.has_intermediate_size(), proto.intermediate_size(),
-                4 * config->hidden_size, kLargestDimension, faults);
+                std::max<int64_t>(1, 4 * config->hidden_size), kLargestDimension, faults);
   config->max_positions = Dimension("max_positions", true, proto.max_positions(), std::nullopt,
                                     kLargestDimension, faults);
 }
 
 void ResolveNumbers(const config::ModelConfig& proto, ModelConfig* config, Faults* faults) {
-  if (config->hidden_size % config->num_heads != 0) {
+  const bool sizes_known = config->hidden_size > 0 && config->num_heads > 0;
+  if (sizes_known && config->hidden_size % config->num_heads != 0) {
     faults->push_back(
         fmt::format("model.num_heads: {} does not divide hidden_size {}; "
                     "choose a divisor",
@@ -116,7 +117,7 @@ void ResolveNumbers(const config::ModelConfig& proto, ModelConfig* config, Fault
   if (!(config->rotary_pct > 0 && config->rotary_pct <= 1)) {
     faults->push_back(fmt::format("model.rotary_pct: {} is outside (0, 1]; Pythia uses 0.25",
                                   config->rotary_pct));
-  } else if (config->rotary_dim() < 2 || config->rotary_dim() % 2 != 0) {
+  } else if (sizes_known && (config->rotary_dim() < 2 || config->rotary_dim() % 2 != 0)) {
     faults->push_back(fmt::format(
         "model.rotary_pct: {} of a head of {} turns {} dimensions, which must be even and at least "
         "2; change rotary_pct or num_heads",
@@ -217,6 +218,7 @@ void ResolveAttention(const config::AttentionConfig& proto, const Preset* preset
   const AttentionKind kind =
       use_preset ? preset->attention : static_cast<AttentionKind>(proto.kind());
   const int64_t num_layers = config->num_layers;
+  if (num_layers == 0) return;
   const std::vector<bool> full = FullLayers(proto, num_layers, faults);
   const std::vector<int32_t> windows =
       PerLayer("window", proto.window_per_layer(), proto.window(), 1, num_layers, faults);

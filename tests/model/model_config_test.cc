@@ -180,5 +180,13 @@ TEST(ModelConfig, FaultsSayHowToMend) {
   EXPECT_THROW(PresetOptimizer("gpt-2"), UserError);
 }
 
+// A missing size is one fault, not the start of many.
+TEST(ModelConfig, FaultsDoNotCascade) {
+  EXPECT_EQ(FaultsOf("").size(), 4u);
+  EXPECT_EQ(FaultsOf("vocab_size: 512 num_layers: 4 num_heads: 3").size(), 1u);
+  EXPECT_EQ(FaultsOf("preset: \"pythia-14m\" num_layers: 0 attention { full_layers: 0 }").size(),
+            1u);
+}
+
 }  // namespace
 }  // namespace sepia::model
