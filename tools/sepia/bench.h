@@ -24,8 +24,7 @@ Spread Summarize(std::vector<double> values);
 double TimeOnce(const std::function<void()>& run);
 
 // One burst of fused multiply-adds on registers, all threads at once, fp32, the running instruction
-// set: 1e9 operations a second. Take it between the runs that it is compared with, and the median of
-// both, so that other load on the machine falls on both.
+// set: 1e9 operations a second. Other load on the machine lowers it: take the best of many bursts.
 double Fp32PeakGflops(int num_threads);
 
 }  // namespace sepia::tools
