@@ -30,7 +30,4 @@ void AddReportCommand(CLI::App& app);
 void AddDoctorCommand(CLI::App& app);
 void AddBenchCommand(CLI::App& app);
 
-// Subcommands of `bench`, which AddBenchCommand adds.
-void AddBenchTokenizerCommand(CLI::App& bench);
-
 }  // namespace sepia::tools
