@@ -1,6 +1,8 @@
 #include "tools/sepia/bench.h"
 
 #include <algorithm>
+#include <string>
+#include <utility>
 
 #include "base/check.h"
 #include "base/clock.h"
@@ -9,6 +11,18 @@
 #include "tools/sepia/command.h"
 
 namespace sepia::tools {
+
+void AddDTypeOption(CLI::App& command, DType& dtype) {
+  static const std::vector<std::pair<std::string, DType>> names = {{"f32", DType::kFloat32},
+                                                                   {"fp32", DType::kFloat32},
+                                                                   {"bf16", DType::kBFloat16},
+                                                                   {"f16", DType::kFloat16},
+                                                                   {"fp16", DType::kFloat16}};
+  const std::string usage =
+      fmt::format("f32, bf16 or f16 (default: {})", std::string(DTypeName(dtype)));
+  command.add_option("--dtype", dtype, usage)
+      ->transform(CLI::CheckedTransformer(names, CLI::ignore_case));
+}
 
 Spread Summarize(std::vector<double> values) {
   CHECK(!values.empty());
@@ -45,6 +59,7 @@ void AddBenchCommand(CLI::App& app) {
   CLI::App* bench = app.add_subcommand("bench", "verify, then measure, one part of Sepia");
   bench->require_subcommand(1);
   AddBenchAttentionCommand(*bench);
+  AddBenchGemmCommand(*bench);
   AddBenchTokenizerCommand(*bench);
 }
 

@@ -6,11 +6,17 @@
 
 #include <CLI/CLI.hpp>
 
+#include "base/dtype.h"
+
 namespace sepia::tools {
 
 // One function a file bench_*.cc, listed in bench.cc.
 void AddBenchAttentionCommand(CLI::App& bench);
+void AddBenchGemmCommand(CLI::App& bench);
 void AddBenchTokenizerCommand(CLI::App& bench);
+
+// --dtype f32, bf16 or f16 (also fp32, fp16).
+void AddDTypeOption(CLI::App& command, DType& dtype);
 
 // Of repeated measurements.
 struct Spread {
