@@ -60,6 +60,7 @@ void AddBenchCommand(CLI::App& app) {
   bench->require_subcommand(1);
   AddBenchAttentionCommand(*bench);
   AddBenchGemmCommand(*bench);
+  AddBenchStepCommand(*bench);
   AddBenchTokenizerCommand(*bench);
 }
 

@@ -9,12 +9,11 @@
 
 #include "base/arena.h"
 #include "base/error.h"
-#include "base/file.h"
 #include "base/philox.h"
-#include "data/tokenizer/tokenizer.h"
 #include "kernels/sep_attention.h"
 #include "tools/sepia/attention_check.h"
 #include "tools/sepia/bench.h"
+#include "tools/sepia/bench_text.h"
 
 namespace sepia::tools {
 namespace {
@@ -60,34 +59,11 @@ std::vector<int32_t> SyntheticTokens(const Options& options) {
   return tokens;
 }
 
-struct TokensAndSeparators {
-  std::vector<int32_t> tokens;
-  std::vector<int32_t> separator_ids;
-};
-
-// The start of a text; separators are SepLLM's nine characters.
-TokensAndSeparators TextTokens(const Options& options) {
-  const data::Tokenizer tokenizer = data::Tokenizer::Load(options.tokenizer);
-  TokensAndSeparators result;
-  for (const char* separator : {".", ",", "?", "!", ";", ":", " ", "\t", "\n"}) {
-    const auto id = tokenizer.SingleTokenId(separator);
-    if (id.has_value()) result.separator_ids.push_back(*id);
-  }
-  result.tokens = tokenizer.Encode(ReadFile(options.text));
-  const auto wanted = static_cast<size_t>(options.batch * options.seq);
-  if (result.tokens.size() < wanted) {
-    throw BadData(options.text, -1,
-                  fmt::format("holds {} tokens, {} are needed", result.tokens.size(), wanted),
-                  "name a longer text or lower --seq or --batch");
-  }
-  result.tokens.resize(wanted);
-  return result;
-}
-
 AttentionIndex BuildIndex(const Options& options) {
   TokensAndSeparators input =
-      options.text.empty() ? TokensAndSeparators{SyntheticTokens(options), {kSyntheticSeparator}}
-                           : TextTokens(options);
+      options.text.empty()
+          ? TokensAndSeparators{SyntheticTokens(options), {kSyntheticSeparator}}
+          : TokensOfText(options.text, options.tokenizer, options.batch * options.seq);
   return AttentionIndex(input.tokens, options.batch, options.seq,
                         {options.kind, options.num_initial, options.stride, input.separator_ids});
 }

@@ -1,0 +1,96 @@
+#include "tools/sepia/loaded_model.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/buffer.h"
+#include "base/log.h"
+
+namespace sepia::tools {
+namespace {
+
+void LoadWeights(const checkpoint::ModelSource& source, kernels::Context& ctx,
+                 model::GptNeox& model) {
+  int64_t largest = 0;
+  for (const model::ParamSpec& spec : model.parameters().specs()) {
+    largest = std::max(largest, spec.shape.num_elements());
+  }
+  const OwnedTensor staging(DType::kFloat32, {largest});
+  int number = 0;
+  for (const model::ParamSpec& spec : model.parameters().specs()) {
+    const TensorView values(staging.view().raw(), DType::kFloat32, spec.shape);
+    source.ReadTensor(spec.hf_name, values);
+    model.SetWeight(ctx, number++, values);
+  }
+}
+
+}  // namespace
+
+void AddModelSourceOptions(CLI::App* command, ModelSourceOptions* options) {
+  command
+      ->add_option("--model", options->model,
+                   "Sepia checkpoint or run directory, or Hugging Face folder")
+      ->required();
+  command->add_option("--set", options->overrides,
+                      "path=value: model.attention…, precision, numerics, threads (repeatable)");
+}
+
+OpenedModel::OpenedModel(const ModelSourceOptions& options)
+    : config(trainer::LoadModelSourceConfig(options.model, options.overrides)),
+      source(checkpoint::OpenModelSource(options.model)) {
+  for (const std::string& warning : config.warnings) LogWarn("{}", warning);
+}
+
+int OpenedModel::num_threads() const {
+  return settings().threads > 0 ? settings().threads : kernels::DefaultNumThreads();
+}
+
+LoadedModel::LoadedModel(const OpenedModel& opened, const LoadedModelSize& size)
+    : mesh_(dist::MakeSelfCommunicator(), opened.settings().parallel.tensor) {
+  const model::ModelConfig& config = opened.model_config();
+  if (size.seq_length > config.max_positions) {
+    throw UserError(
+        fmt::format("{} tokens in a row, but the model has {} positions; use at most "
+                    "that many",
+                    size.seq_length, config.max_positions));
+  }
+  model_ = std::make_unique<model::GptNeox>(
+      config,
+      model::ModelOptions{.compute_dtype = opened.settings().compute_dtype(),
+                          .batch_size = size.batch_size,
+                          .seq_length = size.seq_length,
+                          .gradients = size.gradients,
+                          .recompute = opened.settings().recompute,
+                          .rotary_tables = opened.settings().rotary_tables,
+                          .num_threads = opened.num_threads()},
+      mesh_);
+  ctx_ = {.num_threads = opened.num_threads(), .scratch = &model_->scratch()};
+  LoadWeights(*opened.source, ctx_, *model_);
+}
+
+Batch MakeBatch(const model::AttentionPlan& plan, std::vector<int32_t> tokens,
+                std::vector<int32_t> targets, int64_t batch_size, int64_t seq_length) {
+  Batch batch;
+  batch.batch_size = batch_size;
+  batch.seq_length = seq_length;
+  batch.tokens = std::move(tokens);
+  batch.targets = std::move(targets);
+  for (const AttentionIndexSpec& spec : plan.specs) {
+    batch.indexes.push_back(
+        std::make_shared<AttentionIndex>(batch.tokens, batch_size, seq_length, spec));
+  }
+  return batch;
+}
+
+std::string TokenizerPath(const std::string& given, const OpenedModel& opened) {
+  if (!given.empty()) return given;
+  if (!opened.settings().data.tokenizer.empty()) return opened.settings().data.tokenizer;
+  const std::string path = opened.source->tokenizer_path();
+  if (path.empty()) {
+    throw UserError(fmt::format("{} brings no tokenizer.json; name one with --tokenizer",
+                                opened.source->path()));
+  }
+  return path;
+}
+
+}  // namespace sepia::tools

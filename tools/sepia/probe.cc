@@ -1,0 +1,138 @@
+// sepia probe: one forward and backward pass on given tokens, for comparison with other software.
+#include <cmath>
+
+#include "base/buffer.h"
+#include "base/log.h"
+#include "checkpoint/safetensors.h"
+#include "tools/sepia/command.h"
+#include "tools/sepia/loaded_model.h"
+
+namespace sepia::tools {
+namespace {
+
+struct ProbeOptions {
+  ModelSourceOptions source;
+  std::string tokens;
+  std::string out;
+};
+
+// torch's cross_entropy leaves out targets with this value.
+constexpr int64_t kIgnoredTarget = -100;
+
+std::vector<int32_t> CheckedIds(const checkpoint::SafetensorsFile& file, const char* name,
+                                std::vector<int64_t> ids, int64_t vocab_size) {
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] >= 0 && ids[i] < vocab_size) continue;
+    throw BadData(
+        file.path(), -1,
+        fmt::format("{}[{}] is {}, outside the vocabulary of {}", name, i, ids[i], vocab_size),
+        "tokenise with the model's own tokenizer");
+  }
+  return {ids.begin(), ids.end()};
+}
+
+// Targets that do not count become 0 with mask 0.
+void ReadTargets(const checkpoint::SafetensorsFile& file, int64_t vocab_size, Batch* batch) {
+  const auto count = batch->tokens.size();
+  std::vector<int64_t> targets(count, kIgnoredTarget);
+  if (const checkpoint::SafetensorsEntry* entry = file.Find("targets")) {
+    if (entry->shape != batch->shape()) {
+      throw BadData(file.path(), -1,
+                    fmt::format("targets are {}, tokens are {}", entry->shape, batch->shape()),
+                    "give both the same shape");
+    }
+    targets = file.ReadIntegers(*entry);
+  } else {
+    const auto T = static_cast<size_t>(batch->seq_length);
+    for (size_t i = 0; i < count; ++i) {
+      if ((i + 1) % T != 0) targets[i] = batch->tokens[i + 1];
+    }
+    LogInfo("{} has no targets: each token is to be predicted from those before it", file.path());
+  }
+  batch->loss_mask.assign(count, 1);
+  for (size_t i = 0; i < count; ++i) {
+    if (targets[i] != kIgnoredTarget) continue;
+    targets[i] = 0;
+    batch->loss_mask[i] = 0;
+  }
+  batch->targets = CheckedIds(file, "targets", std::move(targets), vocab_size);
+  if (batch->num_targets() == 0) {
+    throw BadData(file.path(), -1, "no target counts", "give at least two tokens in a row");
+  }
+}
+
+Batch ReadBatch(const std::string& path, const model::ModelConfig& config) {
+  const checkpoint::SafetensorsFile file(path);
+  const checkpoint::SafetensorsEntry& tokens = file.Get("tokens");
+  if (tokens.shape.rank() != 2 || tokens.shape.num_elements() == 0) {
+    throw BadData(path, -1, fmt::format("tokens are {}, expected [B, T]", tokens.shape), "");
+  }
+  Batch batch = MakeBatch(model::MakeAttentionPlan(config),
+                          CheckedIds(file, "tokens", file.ReadIntegers(tokens), config.vocab_size),
+                          {}, tokens.shape[0], tokens.shape[1]);
+  ReadTargets(file, config.vocab_size, &batch);
+  return batch;
+}
+
+void RunProbe(const ProbeOptions& options) {
+  const OpenedModel opened(options.source);
+  const Batch batch = ReadBatch(options.tokens, opened.model_config());
+  LoadedModel loaded(
+      opened, {.batch_size = batch.batch_size, .seq_length = batch.seq_length, .gradients = true});
+  model::GptNeox& model = loaded.model();
+
+  model.Forward(loaded.ctx(), batch);
+  const OwnedTensor logits(DType::kFloat32,
+                           {batch.batch_size, batch.seq_length, opened.model_config().vocab_size});
+  model.Logits(loaded.ctx(), batch, logits);
+
+  // FP16 gradients are scaled as in a run's first steps, and unscaled for the output.
+  const bool scaled = opened.settings().precision == trainer::Precision::kFp16;
+  const auto loss_scale =
+      scaled ? std::exp2f(static_cast<float>(opened.settings().loss_scale.initial_scale_power)) : 1;
+  const auto num_targets = static_cast<float>(batch.num_targets());
+  const float grad_scale = loss_scale / num_targets;
+  double loss_sum = 0;
+  model.Backward(loaded.ctx(), batch,
+                 {.grad_scale = ConstTensorView(&grad_scale, DType::kFloat32, {1}),
+                  .loss_sum = TensorView(&loss_sum, DType::kFloat64, {1}),
+                  .loss_mode = GradMode::kOverwrite,
+                  .grad_mode = GradMode::kOverwrite});
+  for (float& gradient : model.grads().span<float>()) gradient /= loss_scale;
+
+  auto loss = static_cast<float>(loss_sum / static_cast<double>(num_targets));
+  std::vector<checkpoint::SafetensorsTensor> tensors = {
+      {"logits", logits.view()}, {"loss", TensorView(&loss, DType::kFloat32, {1})}};
+  int number = 0;
+  for (const model::ParamSpec& spec : model.parameters().specs()) {
+    tensors.push_back({"grad." + spec.hf_name, model.grad(number++)});
+  }
+  checkpoint::WriteSafetensors(options.out, tensors);
+  LogInfo("loss {:.6f} over {} targets; {} tensors in {}", loss, batch.num_targets(),
+          tensors.size(), options.out);
+}
+
+}  // namespace
+
+void AddProbeCommand(CLI::App& app) {
+  auto options = std::make_shared<ProbeOptions>();
+  CLI::App* command =
+      app.add_subcommand("probe", "logits, loss and every gradient on given tokens");
+  AddModelSourceOptions(command, &options->source);
+  command
+      ->add_option("--tokens", options->tokens,
+                   "safetensors with tokens [B, T] and, if wanted, targets [B, T] (integers; -100 "
+                   "is left out); without targets, the tokens shifted by one")
+      ->required();
+  command
+      ->add_option("--out", options->out,
+                   "safetensors to write: logits [B, T, V], loss [1], grad.<Hugging Face name>")
+      ->required();
+  command->footer(
+      "Example:\n  sepia probe --model pythia-70m/ --tokens in.safetensors --out out.safetensors "
+      "\\\n"
+      "    --set model.attention.kind=SEP --set model.attention.window=64 --set precision=BF16");
+  command->final_callback([options] { RunProbe(*options); });
+}
+
+}  // namespace sepia::tools
