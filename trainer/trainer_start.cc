@@ -130,6 +130,7 @@ Trainer::Trainer(LoadedConfig config, const TrainOptions& options, dist::Mesh& m
 Trainer::~Trainer() = default;
 
 void Trainer::Start() {
+  AddLogFile(directory_.File(fmt::format("logs/rank_{}.log", mesh_.world().rank())));
   peak_flops_ = PeakFlops(settings_);
   WriteFileAtomic(directory_.config(), config_.resolved_text);
   WriteRunManifest(

@@ -6,7 +6,10 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "base/error.h"
+#include "base/file.h"
 #include "tests/support/temp_dir.h"
+#include "trainer/duration.h"
 #include "trainer/log_line.h"
 #include "trainer/zscore.h"
 
@@ -109,6 +112,17 @@ TEST(LogLineTest, IsTheDocumentedLine) {
   EXPECT_EQ(FormatRate(1.5e-12), "1.50e-12");
   EXPECT_EQ(FormatCount(999), "999");
   EXPECT_EQ(FormatCount(1310000), "1.31M");
+}
+
+TEST(DurationTest, TakesWhatPeopleWrite) {
+  EXPECT_EQ(ParseDuration("90"), 90);
+  EXPECT_EQ(ParseDuration("90s"), 90);
+  EXPECT_EQ(ParseDuration("1.5h"), 5400);
+  EXPECT_EQ(ParseDuration("3h45m"), 13500);
+  EXPECT_EQ(ParseDuration("1d12h"), 129600);
+  for (const char* bad : {"", "h", "3x", "-5s", "0", "3h45", "1e3s", "inf", "nan", "5 m", "5mm"}) {
+    EXPECT_THROW(ParseDuration(bad), UserError) << bad;
+  }
 }
 
 }  // namespace
