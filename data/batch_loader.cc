@@ -28,9 +28,11 @@ int64_t MicroBatchesPerStep(const BatchLoaderOptions& options) {
   return options.global_batch / chunk;
 }
 
-std::vector<uint8_t> EodMask(const std::vector<int32_t>& targets, int32_t eod_id) {
-  std::vector<uint8_t> mask(targets.size());
-  for (size_t i = 0; i < targets.size(); ++i) mask[i] = targets[i] != eod_id;
+// loss_mask[data == eod_token] = 0 with data = the inputs: get_ltor_masks_and_position_ids in
+// megatron/utils.py of GPT-NeoX v1.0. What follows a document's end cannot be predicted from it.
+std::vector<uint8_t> EodMask(const std::vector<int32_t>& tokens, int32_t eod_id) {
+  std::vector<uint8_t> mask(tokens.size());
+  for (size_t i = 0; i < tokens.size(); ++i) mask[i] = tokens[i] != eod_id;
   return mask;
 }
 
@@ -118,7 +120,7 @@ Batch BatchLoader::Build(int64_t number) const {
     batch.tokens.insert(batch.tokens.end(), sample.begin(), sample.end() - 1);
     batch.targets.insert(batch.targets.end(), sample.begin() + 1, sample.end());
   }
-  if (options_.mask_eod_loss) batch.loss_mask = EodMask(batch.targets, options_.eod_id);
+  if (options_.mask_eod_loss) batch.loss_mask = EodMask(batch.tokens, options_.eod_id);
   for (const AttentionIndexSpec& spec : options_.attention_indexes) {
     batch.indexes.push_back(std::make_shared<const AttentionIndex>(batch.tokens, batch.batch_size,
                                                                    batch.seq_length, spec));

@@ -32,7 +32,7 @@ struct BatchLoaderOptions {
   int64_t end_sample = -1;
   // One AttentionIndex per batch for each (model/model_config.h: AttentionPlan::specs).
   std::vector<AttentionIndexSpec> attention_indexes = {};
-  bool mask_eod_loss = false;  // targets equal to eod_id do not count
+  bool mask_eod_loss = false;  // predictions made from eod_id do not count
   int32_t eod_id = 0;
   int64_t vocab_size = 0;  // ids at or above it are kBadData; 0 = not checked
   int64_t prefetch = 4;    // batches prepared ahead; 0 = no thread, Next() does the work

@@ -126,12 +126,12 @@ TEST(BatchLoader, StartingOverIsLogged) {
   EXPECT_THAT(log.lines, ElementsAre(HasSubstr("step 2: all 12 samples")));
 }
 
-TEST(BatchLoader, EodTargetsCanBeMasked) {
+TEST(BatchLoader, PredictionsFromEodCanBeMasked) {
   BatchLoaderOptions options = CountingOptions(100);
   options.mask_eod_loss = true;
   options.eod_id = 3;
   const Batch batch = BatchLoader(options).Next();
-  EXPECT_THAT(batch.loss_mask, ElementsAre(1, 1, 0, 1));  // targets 1 2 3 4
+  EXPECT_THAT(batch.loss_mask, ElementsAre(1, 1, 1, 0));  // inputs 0 1 2 3
   EXPECT_EQ(batch.num_targets(), 3);
 }
 

@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/clock.h"
 #include "base/philox.h"
 #include "tests/e2e/sepia_process.h"
 #include "tests/e2e/tiny_run.h"
@@ -76,12 +77,15 @@ TEST_P(ResumeTest, AfterStoppingAtAStep) {
 TEST_P(ResumeTest, AfterKillsAtRandomMoments) {
   args_.insert(args_.end(),
                {"--set", "checkpoint.every_steps=1", "--set", "checkpoint.keep_last=2"});
+  const Timer timer;
   RunCalm();
+  const double calm_ms = timer.Seconds() * 1000;
   const PhiloxStream random(11, GetParam());
   int kills = 0;
   for (uint64_t round = 0; round < 12; ++round) {
     SepiaProcess process(run_.Train("killed", args_));
-    SleepMilliseconds(20 + static_cast<int>(random.Uniform(round) * 300));
+    // Within half an undisturbed run: at least the first kill hits a run that is under way.
+    SleepMilliseconds(static_cast<int>(random.Uniform(round) * calm_ms / 2));
     process.Signal(SIGKILL);
     const ProcessResult result = process.Wait();
     ASSERT_TRUE(result.code == 0 || result.code == 128 + SIGKILL) << result.output;
