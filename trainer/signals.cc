@@ -42,13 +42,10 @@ StopSignals::StopSignals() {
   for (size_t i = 0; i < std::size(kSignals); ++i) {
     CHECK(sigaction(kSignals[i], &action, &previous_[i]) == 0);
   }
-  action.sa_handler = SIG_IGN;
-  CHECK(sigaction(SIGXFSZ, &action, &previous_file_size_) == 0);
 }
 
 StopSignals::~StopSignals() {
   for (size_t i = 0; i < std::size(kSignals); ++i) sigaction(kSignals[i], &previous_[i], nullptr);
-  sigaction(SIGXFSZ, &previous_file_size_, nullptr);
   installed = false;
 }
 

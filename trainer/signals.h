@@ -1,6 +1,5 @@
 // SIGUSR1, SIGTERM and SIGINT ask a run to finish the step, save and exit with 75. A second one
 // ends the process at once, also with 75: checkpoints that are complete stay as they are.
-// SIGXFSZ is ignored, so that a file that grows past its limit is a failed write, not a death.
 #pragma once
 
 #include <csignal>
@@ -20,7 +19,6 @@ class StopSignals {
 
  private:
   struct sigaction previous_[3];
-  struct sigaction previous_file_size_;
 };
 
 }  // namespace sepia::trainer

@@ -244,7 +244,8 @@ void AddBenchStepCommand(CLI::App& bench) {
       ->capture_default_str()
       ->check(CLI::Range(1, 1 << 20));
   command->add_option("--full-layers", o->full_layers, "layers that stay dense, e.g. 0,-1")
-      ->delimiter(',');
+      ->delimiter(',')
+      ->allow_extra_args(false);
   CLI::Option* density =
       command->add_option("--density", o->density, "share of separators in random tokens")
           ->capture_default_str()

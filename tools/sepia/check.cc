@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "data/tokenizer/tokenizer.h"
 #include "tools/sepia/command.h"
+#include "tools/sepia/set_option.h"
 #include "trainer/config.h"
 #include "trainer/data_check.h"
 #include "trainer/flops.h"
@@ -345,8 +346,7 @@ void AddCheckCommand(CLI::App& app) {
   CLI::App* command = app.add_subcommand(
       "check", "everything about a run except training: config, files, memory, time");
   command->add_option("config", options->config, "config file (text format)")->required();
-  command->add_option("--set", options->overrides, "override, path=value; may be repeated")
-      ->allow_extra_args(false);
+  AddSetOption(*command, &options->overrides);
   command->add_option("--ranks", options->ranks, "number of processes (default: one data rank)")
       ->check(CLI::PositiveNumber);
   command->add_option(

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "tools/sepia/command.h"
+#include "tools/sepia/set_option.h"
 #include "trainer/config.h"
 #include "trainer/config_docs.h"
 
@@ -42,8 +43,7 @@ void AddExplainConfigCommand(CLI::App& app) {
   CLI::App* command = app.add_subcommand(
       "explain-config", "every value of a config with its origin and documentation");
   command->add_option("config", options->config, "config file (text format)");
-  command->add_option("--set", options->overrides, "override, path=value; may be repeated")
-      ->allow_extra_args(false);
+  AddSetOption(*command, &options->overrides);
   command->add_flag("--brief", options->brief, "values and origins only");
   command->add_flag("--markdown", options->markdown, "the reference page docs/config.md instead");
   command->footer(

@@ -5,6 +5,7 @@
 
 #include "base/buffer.h"
 #include "base/log.h"
+#include "tools/sepia/set_option.h"
 
 namespace sepia::tools {
 namespace {
@@ -31,8 +32,8 @@ void AddModelSourceOptions(CLI::App* command, ModelSourceOptions* options) {
       ->add_option("--model", options->model,
                    "Sepia checkpoint or run directory, or Hugging Face folder")
       ->required();
-  command->add_option("--set", options->overrides,
-                      "path=value: model.attention…, precision, numerics, threads (repeatable)");
+  AddSetOption(*command, &options->overrides,
+               "here model.attention.*, precision, numerics or threads");
 }
 
 OpenedModel::OpenedModel(const ModelSourceOptions& options)

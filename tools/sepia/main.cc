@@ -1,10 +1,12 @@
 // The one binary. Subcommands live in files of their own; this file parses, runs one, and is the
 // only place that catches.
+#include <csignal>
 #include <exception>
 
 #include "base/error.h"
 #include "base/log.h"
 #include "tools/sepia/command.h"
+#include "tools/sepia/openmp_settings.h"
 
 namespace {
 
@@ -44,6 +46,8 @@ int Run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  sepia::tools::LimitOpenMpSpinning(argv);
+  std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit is an error of write(), as a full disk is
   try {
     return Run(argc, argv);
   } catch (const sepia::Error& error) {

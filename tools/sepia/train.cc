@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "dist/mesh.h"
 #include "tools/sepia/command.h"
+#include "tools/sepia/set_option.h"
 #include "trainer/config.h"
 #include "trainer/duration.h"
 #include "trainer/trainer.h"
@@ -47,8 +48,7 @@ void AddTrainCommand(CLI::App& app) {
       ->add_option("config", options->config,
                    "run description (proto2 text; `sepia check` reads it too)")
       ->required();
-  command->add_option("--set", options->overrides,
-                      "path=value: overrides one field, e.g. --set optimizer.lr=3e-4; repeatable");
+  AddSetOption(*command, &options->overrides);
   command->add_option("--run-dir", options->run_dir, "directory of the run (overrides run_dir)");
   command
       ->add_option("--steps", options->options.last_step,
