@@ -252,6 +252,13 @@ void CheckSchedule(ConfigDraft* draft) {
   }
   if (!schedule.has_decay_steps()) return;
   const auto decay_steps = static_cast<double>(schedule.decay_steps());
+  if (schedule.kind() == config::ScheduleConfig::COSINE &&
+      draft->proto->numerics() != config::PYTHIA_V1 &&
+      schedule.total_steps() > schedule.decay_steps()) {
+    draft->warnings.push_back(fmt::format(
+        "schedule.total_steps {} is past decay_steps {}: GPT-NeoX's cosine rises again after it",
+        schedule.total_steps(), schedule.decay_steps()));
+  }
   if (schedule.warmup_steps() > decay_steps) {
     draft->Fault("schedule.warmup_steps",
                  fmt::format("{} is above decay_steps {}, which includes the warm-up",

@@ -9,12 +9,8 @@
 #include <fstream>
 #include <limits>
 
-#include "base/arena.h"
-#include "base/buffer.h"
-#include "base/clock.h"
+#include "base/error.h"
 #include "base/file.h"
-#include "kernels/linear.h"
-#include "kernels/weight.h"
 
 namespace sepia::trainer {
 namespace {
@@ -107,6 +103,12 @@ MachineFacts ReadMachine() {
   return facts;
 }
 
+void RequireDevice(Device device) {
+  if (device == Device::kCpu) return;
+  throw UserError(ExitCode::kEnvironment,
+                  "device: CUDA is not part of this build; use --set device=CPU");
+}
+
 int64_t FreeDiskBytes(const std::string& path) {
   std::string directory = path.empty() ? "." : path;
   while (!FileExists(directory)) {
@@ -117,27 +119,6 @@ int64_t FreeDiskBytes(const std::string& path) {
   struct statvfs stats {};
   if (statvfs(directory.c_str(), &stats) != 0) return -1;
   return static_cast<int64_t>(stats.f_bavail) * static_cast<int64_t>(stats.f_frsize);
-}
-
-double MeasurePeakGflops(DType dtype, int num_threads) {
-  constexpr int64_t kM = 2048;
-  constexpr int64_t kN = 2048;
-  constexpr int64_t kK = 1024;
-  constexpr int kTries = 6;
-  const OwnedTensor x(dtype, {kM, kK});
-  const OwnedTensor w(dtype, {kN, kK});
-  const OwnedTensor y(dtype, {kM, kN});
-  Arena scratch("peak measurement",
-                kernels::LinearScratchBytes(kM, kN, kK, dtype, num_threads) + Arena::kAlignment);
-  kernels::Context ctx{.num_threads = num_threads, .scratch = &scratch};
-  const kernels::Weight weight{.canonical = w};
-  double best_seconds = std::numeric_limits<double>::infinity();
-  for (int i = 0; i < kTries; ++i) {
-    const Timer timer;
-    kernels::LinearForward(ctx, {.x = x, .weight = weight, .bias = {}, .y = y});
-    best_seconds = std::min(best_seconds, timer.Seconds());
-  }
-  return 2.0 * kM * kN * kK / best_seconds / 1e9;
 }
 
 }  // namespace sepia::trainer

@@ -1,10 +1,10 @@
-// What this machine offers: for doctor, check, the memory test before a run, and MFU.
+// What this machine offers: for doctor and check.
 #pragma once
 
 #include <cstdint>
 #include <string>
 
-#include "base/dtype.h"
+#include "base/tensor.h"
 
 namespace sepia::trainer {
 
@@ -24,11 +24,10 @@ struct MachineFacts {
 // Values that the system does not tell stay 0 or empty.
 MachineFacts ReadMachine();
 
+// Throws UserError(kEnvironment) for a device that this build has no backend for.
+void RequireDevice(Device device);
+
 // Free bytes of the file system that `path` is, or will be, on; -1 when it cannot be told.
 int64_t FreeDiskBytes(const std::string& path);
-
-// Sustained speed of kernels/linear on a large product (2048 x 2048 x 1024), best of several: the
-// peak that MFU is measured against. Takes a fraction of a second. GFLOP/s.
-double MeasurePeakGflops(DType dtype, int num_threads);
 
 }  // namespace sepia::trainer

@@ -10,26 +10,13 @@
 #include "kernels/sep_attention.h"
 #include "trainer/flops.h"
 #include "trainer/header_block.h"
+#include "trainer/memory_plan.h"
 #include "trainer/run_manifest.h"
 #include "trainer/trainer.h"
 #include "trainer/training_data.h"
 
 namespace sepia::trainer {
 namespace {
-
-int NumThreads(const TrainSettings& settings) {
-  return settings.threads > 0 ? settings.threads : kernels::DefaultNumThreads();
-}
-
-model::ModelOptions ModelOptionsOf(const TrainSettings& settings) {
-  return {.compute_dtype = settings.compute_dtype(),
-          .batch_size = settings.batch.micro,
-          .seq_length = settings.data.sequence_length,
-          .gradients = true,
-          .recompute = settings.recompute,
-          .rotary_tables = settings.rotary_tables,
-          .num_threads = NumThreads(settings)};
-}
 
 int64_t LastStep(const TrainSettings& settings, const TrainOptions& options) {
   const int64_t total = settings.schedule.total_steps;
@@ -40,12 +27,6 @@ int64_t LastStep(const TrainSettings& settings, const TrainOptions& options) {
                     options.last_step, total, options.last_step));
   }
   return options.last_step < 0 ? total : options.last_step;
-}
-
-int64_t PlannedBytes(const TrainSettings& settings) {
-  const model::MemoryPlan plan = model::GptNeox::Plan(settings.model, ModelOptionsOf(settings));
-  return plan.params + plan.grads + plan.activations + plan.scratch +
-         AdamW::PlanBytes(settings.model, settings.compute_dtype());
 }
 
 std::string_view ScheduleKindName(ScheduleKind kind) {
@@ -164,7 +145,7 @@ void Trainer::PrintHeader() {
   facts.ranks = mesh_.world().size();
   facts.data_ranks = mesh_.data().size();
   facts.threads = ctx_.num_threads;
-  facts.memory_bytes = PlannedBytes(settings_);
+  facts.memory_bytes = PlanMemory(settings_).total();
   facts.peak_gflops = peak_flops_ / 1e9;
   facts.first_step = FirstStepWork(
       LoaderOptions(settings_, mesh_, datasets_.train, state_.consumed_samples), attention_plan_);

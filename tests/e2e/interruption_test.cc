@@ -11,6 +11,7 @@
 
 #include "base/file.h"
 #include "checkpoint/reader.h"
+#include "data/indexed_dataset.h"
 #include "tests/e2e/sepia_process.h"
 #include "tests/e2e/tiny_run.h"
 
@@ -98,6 +99,31 @@ TEST(InterruptionTest, AnotherArchitectureIsRefusedWithTheFields) {
       RunSepia(run.Train("a", {"--steps", "6", "--set", "optimizer.lr=2e-2"}));
   EXPECT_EQ(rate.code, 0) << rate.output;
   EXPECT_NE(rate.output.find("optimizer.lr: 0.01 -> 0.02"), std::string::npos) << rate.output;
+}
+
+// The data is told by its content: the same path with another text in it is another run.
+TEST(InterruptionTest, OtherDataIsRefused) {
+  const TinyRun run;
+  ASSERT_EQ(RunSepia(run.Train("a", {"--steps", "5"})).code, 0);
+  const std::string metrics = ReadFile(run.Metrics("a"));
+  std::filesystem::remove(run.File("data.bin"));
+  std::filesystem::remove(run.File("data.idx"));
+  {
+    data::IndexedDatasetWriter writer(run.File("data"), DType::kUInt16);
+    writer.AddDocument(std::vector<int32_t>(2000, 1));
+    writer.Finish();
+  }
+  const ProcessResult other = RunSepia(run.Train("a"));
+  EXPECT_EQ(other.code, 2) << other.output;
+  EXPECT_NE(other.output.find("the training data or its order"), std::string::npos) << other.output;
+  EXPECT_EQ(ReadFile(run.Metrics("a")), metrics);
+}
+
+TEST(InterruptionTest, ADeviceWithoutABackendIs78) {
+  const TinyRun run;
+  const ProcessResult result = RunSepia(run.Train("a", {"--set", "device=CUDA"}));
+  EXPECT_EQ(result.code, 78) << result.output;
+  EXPECT_FALSE(FileExists(run.RunDir("a")));
 }
 
 TEST(InterruptionTest, FreshRefusesToOverwrite) {

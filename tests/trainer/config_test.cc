@@ -27,6 +27,7 @@ using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 
 constexpr char kRun[] =
     "model { preset: \"pythia-160m\" }\n"
@@ -472,6 +473,17 @@ INSTANTIATE_TEST_SUITE_P(All, CommittedConfig,
                                            "sepllm-160m-streaming-n64", "sepllm-160m-n64",
                                            "sepllm-160m-n128", "sepllm-160m-n64-h",
                                            "sepllm-160m-n64-ht", "sepllm-1.4b"));
+
+// GPT-NeoX's cosine is not cut at decay_steps, only that of v1.0 is.
+TEST(ConfigSchedule, WarnsOfACosineThatRisesAgain) {
+  const std::vector<std::string> longer = {"schedule.total_steps=200", "schedule.decay_steps=100"};
+  EXPECT_THAT(LoadConfigText(kRun, "c", longer).warnings, Contains(HasSubstr("rises again")));
+  std::vector<std::string> calm = longer;
+  calm.push_back("schedule.kind=LINEAR");
+  EXPECT_THAT(LoadConfigText(kRun, "c", calm).warnings, Not(Contains(HasSubstr("rises again"))));
+  calm.back() = "numerics=PYTHIA_V1";
+  EXPECT_THAT(LoadConfigText(kRun, "c", calm).warnings, Not(Contains(HasSubstr("rises again"))));
+}
 
 // init_from supplies the architecture; what is given beside it must agree.
 TEST(ConfigInitFrom, SuppliesTheArchitecture) {

@@ -12,13 +12,13 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "kernels/gemm_peak.h"
 #include "kernels/linear.h"
 #include "kernels/sep_attention.h"
 #include "tools/sepia/bench.h"
 #include "tools/sepia/bench_text.h"
 #include "tools/sepia/loaded_model.h"
 #include "trainer/flops.h"
-#include "trainer/machine.h"
 #include "trainer/optimizer.h"
 
 namespace sepia::tools {
@@ -188,7 +188,7 @@ void RunBenchStep(const Options& options) {
   const trainer::AttentionWork work = trainer::CountAttentionWork(
       step.model().attention_plan(), step.batch().indexes, options.micro, options.seq);
   const double gflops = trainer::TrainingFlops(model_config, tokens, work) / 1e9;
-  const double peak = trainer::MeasurePeakGflops(dtype, num_threads);
+  const double peak = kernels::MeasureGemmPeakGflops(dtype, num_threads);
   const nlohmann::ordered_json result = {
       {"bench", "step"},
       {"model", options.model},

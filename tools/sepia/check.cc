@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "data/tokenizer/tokenizer.h"
+#include "kernels/gemm_peak.h"
 #include "tools/sepia/command.h"
 #include "tools/sepia/set_option.h"
 #include "trainer/config.h"
@@ -291,7 +292,7 @@ class Check {
     if (peak <= 0 && device_.is_cpu) {
       const DType dtype =
           s_.precision == trainer::Precision::kBf16 ? DType::kBFloat16 : DType::kFloat32;
-      peak = trainer::MeasurePeakGflops(dtype, trainer::NumThreads(s_));
+      peak = kernels::MeasureGemmPeakGflops(dtype, trainer::NumThreads(s_));
       basis = "measured here";
     }
     std::string text = fmt::format("{:.3g} FLOPs a step", flops);

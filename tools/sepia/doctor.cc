@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "kernels/context.h"
+#include "kernels/gemm_peak.h"
 #include "kernels/linear.h"
 #include "kernels/sep_attention.h"
 #include "tools/sepia/command.h"
@@ -128,7 +129,7 @@ class Doctor {
     const int threads = kernels::DefaultNumThreads();
     for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
       Good("speed", fmt::format("{} products at {:.0f} GFLOP/s on {} thread{}", DTypeName(dtype),
-                                trainer::MeasurePeakGflops(dtype, threads), threads,
+                                kernels::MeasureGemmPeakGflops(dtype, threads), threads,
                                 threads == 1 ? "" : "s"));
     }
   }

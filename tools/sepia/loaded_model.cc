@@ -6,6 +6,8 @@
 #include "base/buffer.h"
 #include "base/log.h"
 #include "tools/sepia/set_option.h"
+#include "trainer/machine.h"
+#include "trainer/memory_plan.h"
 
 namespace sepia::tools {
 namespace {
@@ -39,12 +41,11 @@ void AddModelSourceOptions(CLI::App* command, ModelSourceOptions* options) {
 OpenedModel::OpenedModel(const ModelSourceOptions& options)
     : config(trainer::LoadModelSourceConfig(options.model, options.overrides)),
       source(checkpoint::OpenModelSource(options.model)) {
+  trainer::RequireDevice(settings().device);
   for (const std::string& warning : config.warnings) LogWarn("{}", warning);
 }
 
-int OpenedModel::num_threads() const {
-  return settings().threads > 0 ? settings().threads : kernels::DefaultNumThreads();
-}
+int OpenedModel::num_threads() const { return trainer::NumThreads(settings()); }
 
 LoadedModel::LoadedModel(const OpenedModel& opened, const LoadedModelSize& size)
     : mesh_(dist::MakeSelfCommunicator(), opened.settings().parallel.tensor) {

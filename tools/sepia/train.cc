@@ -9,6 +9,7 @@
 #include "tools/sepia/set_option.h"
 #include "trainer/config.h"
 #include "trainer/duration.h"
+#include "trainer/machine.h"
 #include "trainer/trainer.h"
 
 namespace sepia::tools {
@@ -32,6 +33,7 @@ void RunTrain(TrainCommand command) {
   auto world = dist::MakeSelfCommunicator();
   trainer::LoadedConfig config =
       trainer::LoadConfig(command.config, command.overrides, {.ranks = world->size()});
+  trainer::RequireDevice(config.settings.device);
   for (const std::string& warning : config.warnings) LogWarn("{}", warning);
   dist::Mesh mesh(std::move(world), config.settings.parallel.tensor);
   trainer::Trainer trainer(std::move(config), command.options, mesh);
