@@ -1,0 +1,171 @@
+// A sequence fed to the cache in pieces gives the attention of the whole, by the double oracle.
+#include "kernels/cached_attention.h"
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "tests/kernels/op_test.h"
+#include "tests/oracle/attention.h"
+
+namespace sepia::kernels {
+namespace {
+
+using ::sepia::kernels::testing::RandomTensor;
+using ::sepia::kernels::testing::RandomTokens;
+using ::sepia::kernels::testing::TestContext;
+using ::sepia::testing::AttentionProblem;
+
+struct Case {
+  AttentionKind kind = AttentionKind::kSep;
+  int64_t window = 8;
+  int32_t num_initial = 3;
+  std::vector<int64_t> pieces = {1};  // tokens a call
+  int64_t num_heads = 2;
+  int64_t head_dim = 8;
+  DType dtype = DType::kFloat32;
+  int num_threads = 2;
+  double query_scale = 1;
+
+  int64_t length() const { return std::accumulate(pieces.begin(), pieces.end(), int64_t{0}); }
+  std::string Describe() const {
+    return fmt::format("kind {} window {} initial {} pieces {} T {} H {} D {} {}",
+                       static_cast<int>(kind), window, num_initial, pieces.size(), length(),
+                       num_heads, head_dim, DTypeName(dtype));
+  }
+};
+
+struct Answer {
+  AttentionProblem problem;
+  OwnedTensor out;  // [T, H, D]
+};
+
+// The rows [begin, begin + count) of the first dimension.
+TensorView Rows(const TensorView& tensor, int64_t begin, int64_t count) {
+  const auto all = tensor.shape().dims();
+  std::vector<int64_t> dims(all.begin(), all.end());
+  const int64_t row_bytes = tensor.num_bytes() / dims[0];
+  dims[0] = count;
+  return {static_cast<std::byte*>(tensor.raw()) + begin * row_bytes, tensor.dtype(),
+          Shape(std::span<const int64_t>(dims))};
+}
+
+Answer Attend(const Case& c) {
+  const int64_t length = c.length();
+  const Shape shape = {length, c.num_heads, c.head_dim};
+  const OwnedTensor tokens = RandomTokens({length}, 6, 1);
+  const OwnedTensor qkv =
+      RandomTensor(c.dtype, {length, c.num_heads, 3, c.head_dim}, 2, c.query_scale);
+  Answer answer;
+  answer.problem = {
+      .batch_size = 1,
+      .seq_length = length,
+      .num_heads = c.num_heads,
+      .head_dim = c.head_dim,
+      .spec = {c.kind, c.kind == AttentionKind::kFull ? 0 : c.num_initial,
+               c.kind == AttentionKind::kFixedStride ? 5 : 0,
+               c.kind == AttentionKind::kSep ? std::vector<int32_t>{2} : std::vector<int32_t>{}},
+      .window = c.window,
+      .tokens = {tokens.data<int32_t>(), tokens.data<int32_t>() + length},
+      .qkv = testing::Values(qkv)};
+  answer.out = OwnedTensor(c.dtype, shape);
+  // One row more than needed, and nothing in it yet: reading it, or rows not written, shows.
+  const OwnedTensor keys(c.dtype, {length + 1, c.num_heads, c.head_dim});
+  const OwnedTensor values(c.dtype, keys.view().shape());
+  for (const OwnedTensor* cache : {&keys, &values}) {
+    std::memset(cache->view().raw(), 0xff, static_cast<size_t>(cache->view().num_bytes()));
+  }
+  TestContext ctx(c.num_threads, CachedAttentionScratchBytes(length, c.num_threads));
+  int64_t begin = 0;
+  for (const int64_t count : c.pieces) {
+    const std::vector<int32_t> seen(answer.problem.tokens.begin(),
+                                    answer.problem.tokens.begin() + begin + count);
+    const AttentionIndex index(seen, 1, begin + count, answer.problem.spec);
+    const bool full = c.kind == AttentionKind::kFull;
+    CachedAttention(ctx, {.qkv = Rows(qkv, begin, count),
+                          .begin = begin,
+                          .index = full ? nullptr : &index,
+                          .window = full ? std::numeric_limits<int64_t>::max() : c.window,
+                          .keys = keys,
+                          .values = values,
+                          .out = Rows(answer.out, begin, count)});
+    begin += count;
+  }
+  return answer;
+}
+
+void ExpectMatchesOracle(const Case& c) {
+  SCOPED_TRACE(c.Describe());
+  const Answer answer = Attend(c);
+  const auto expected = ::sepia::testing::AttentionForward(answer.problem).out;
+  // Sums of D products and of at most T probabilities, each addition within half an ulp of what was
+  // summed; an error of an exponent enters twice, above and below the bar; scaling, exponential and
+  // division add a handful.
+  const double k = 2.0 * static_cast<double>(c.head_dim + c.length()) + 32;
+  const auto bound = [&](size_t i) {
+    const double fp32_error = k * 0x1p-24 * expected.magnitude[i];
+    return fp32_error + testing::RoundingError(c.dtype, std::abs(expected.value[i]) + fp32_error);
+  };
+  testing::ExpectWithin(answer.out, expected.value, bound, "out");
+}
+
+std::vector<int64_t> OneByOne(int64_t prompt, int64_t more) {
+  std::vector<int64_t> pieces = {prompt};
+  pieces.insert(pieces.end(), static_cast<size_t>(more), 1);
+  return pieces;
+}
+
+TEST(CachedAttentionTest, KindsAndDTypes) {
+  for (const AttentionKind kind : {AttentionKind::kFull, AttentionKind::kSep,
+                                   AttentionKind::kStreaming, AttentionKind::kFixedStride}) {
+    for (const DType dtype : testing::kComputeDTypes) {
+      ExpectMatchesOracle({.kind = kind, .pieces = OneByOne(13, 30), .dtype = dtype});
+    }
+  }
+}
+
+TEST(CachedAttentionTest, AnyPieces) {
+  for (const auto& pieces : std::vector<std::vector<int64_t>>{
+           {1}, {40}, OneByOne(1, 39), {7, 8, 9}, {3, 1, 30, 1, 1, 17}}) {
+    ExpectMatchesOracle({.pieces = pieces});
+  }
+}
+
+TEST(CachedAttentionTest, WindowsAndInitialPositions) {
+  for (const int64_t window : {1, 2, 7, 8, 36, 37, 38, 1000}) {
+    for (const int32_t num_initial : {0, 1, 5, 40}) {
+      ExpectMatchesOracle(
+          {.window = window, .num_initial = num_initial, .pieces = OneByOne(7, 30)});
+    }
+  }
+}
+
+TEST(CachedAttentionTest, HeadSizes) {
+  for (const int64_t head_dim : {1, 3, 15, 16, 17, 64, 80, 128, 256}) {
+    ExpectMatchesOracle({.pieces = OneByOne(10, 10), .num_heads = 3, .head_dim = head_dim});
+  }
+}
+
+// Scores of several hundred: the softmax must not overflow.
+TEST(CachedAttentionTest, LargeScores) {
+  ExpectMatchesOracle({.pieces = OneByOne(10, 30), .head_dim = 16, .query_scale = 15});
+}
+
+TEST(CachedAttentionTest, SameBitsForAnyNumberOfThreadsAndAnyPieces) {
+  Case c = {.pieces = {60}, .num_heads = 3, .num_threads = 1};
+  const Answer whole = Attend(c);
+  for (const int num_threads : testing::kThreadCounts) {
+    c.num_threads = num_threads;
+    c.pieces = OneByOne(num_threads, 60 - num_threads);
+    EXPECT_TRUE(testing::SameBits(Attend(c).out, whole.out)) << num_threads;
+  }
+}
+
+}  // namespace
+}  // namespace sepia::kernels
