@@ -8,20 +8,19 @@
 #include "base/clock.h"
 #include "kernels/cpu/isa/fma_loop.h"
 #include "kernels/cpu/parallel.h"
+#include "tools/sepia/choice_option.h"
 #include "tools/sepia/command.h"
 
 namespace sepia::tools {
 
 void AddDTypeOption(CLI::App& command, DType& dtype) {
-  static const std::vector<std::pair<std::string, DType>> names = {{"f32", DType::kFloat32},
-                                                                   {"fp32", DType::kFloat32},
-                                                                   {"bf16", DType::kBFloat16},
-                                                                   {"f16", DType::kFloat16},
-                                                                   {"fp16", DType::kFloat16}};
-  const std::string usage =
-      fmt::format("f32, bf16 or f16 (default: {})", std::string(DTypeName(dtype)));
-  command.add_option("--dtype", dtype, usage)
-      ->transform(CLI::CheckedTransformer(names, CLI::ignore_case));
+  AddChoiceOption<DType>(command, "--dtype", dtype,
+                         {{"f32", DType::kFloat32},
+                          {"fp32", DType::kFloat32},
+                          {"bf16", DType::kBFloat16},
+                          {"f16", DType::kFloat16},
+                          {"fp16", DType::kFloat16}},
+                         fmt::format("default: {}", std::string(DTypeName(dtype))));
 }
 
 Spread Summarize(std::vector<double> values) {
@@ -58,6 +57,7 @@ double Fp32PeakGflops(int num_threads) {
 void AddBenchCommand(CLI::App& app) {
   CLI::App* bench = app.add_subcommand("bench", "verify, then measure, one part of Sepia");
   bench->require_subcommand(1);
+  bench->footer("Example:\n  sepia bench step --model pythia-70m --dtype bf16 --attention sep");
   AddBenchAttentionCommand(*bench);
   AddBenchGemmCommand(*bench);
   AddBenchStepCommand(*bench);

@@ -1,6 +1,7 @@
 // sepia bench attention: Sep-Attention forward and backward.
 #include <algorithm>
 #include <iostream>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "tools/sepia/attention_check.h"
 #include "tools/sepia/bench.h"
 #include "tools/sepia/bench_text.h"
+#include "tools/sepia/choice_option.h"
 
 namespace sepia::tools {
 namespace {
@@ -35,17 +37,10 @@ struct Options {
   int repeats = 9;
 };
 
-const std::vector<std::pair<std::string, AttentionKind>> kKinds = {
-    {"sep", AttentionKind::kSep},
-    {"full", AttentionKind::kFull},
-    {"streaming", AttentionKind::kStreaming},
-    {"fixed_stride", AttentionKind::kFixedStride}};
-
-const std::vector<std::pair<std::string, DType>> kDTypes = {{"f32", DType::kFloat32},
-                                                            {"fp32", DType::kFloat32},
-                                                            {"bf16", DType::kBFloat16},
-                                                            {"f16", DType::kFloat16},
-                                                            {"fp16", DType::kFloat16}};
+const std::map<std::string, AttentionKind> kKinds = {{"sep", AttentionKind::kSep},
+                                                     {"full", AttentionKind::kFull},
+                                                     {"streaming", AttentionKind::kStreaming},
+                                                     {"fixed_stride", AttentionKind::kFixedStride}};
 
 constexpr int32_t kSyntheticSeparator = 15;
 
@@ -218,8 +213,7 @@ void RunBenchAttention(const Options& o) {
 void AddBenchAttentionCommand(CLI::App& bench) {
   auto o = std::make_shared<Options>();
   CLI::App* command = bench.add_subcommand("attention", "speed of Sep-Attention");
-  command->add_option("--kind", o->kind, "sep, full, streaming or fixed_stride (default: sep)")
-      ->transform(CLI::CheckedTransformer(kKinds, CLI::ignore_case));
+  AddChoiceOption(*command, "--kind", o->kind, kKinds, "default: sep");
   command->add_option("--seq", o->seq, "tokens a sequence (default: 2048)")
       ->check(CLI::Range(1, 1 << 20));
   command->add_option("--heads", o->heads, "heads (default: 12)")->check(CLI::Range(1, 1024));
@@ -240,8 +234,7 @@ void AddBenchAttentionCommand(CLI::App& bench) {
   command->add_option("--text", o->text, "separators as in this text, instead of random ones")
       ->needs(tokenizer)
       ->excludes(density);
-  command->add_option("--dtype", o->dtype, "f32, bf16 or f16 (default: f32)")
-      ->transform(CLI::CheckedTransformer(kDTypes, CLI::ignore_case));
+  AddDTypeOption(*command, o->dtype);
   command->add_option("--threads", o->threads, "threads (default: 1)")->check(CLI::Range(1, 1024));
   command->add_option("--repeats", o->repeats, "the median is reported (default: 9)")
       ->check(CLI::Range(1, 100000));

@@ -200,6 +200,7 @@ void RunDiff(const CheckpointOptions& options) {
 void AddCheckpointCommand(CLI::App& app) {
   CLI::App* command = app.add_subcommand("checkpoint", "look at, verify or compare models");
   command->require_subcommand(1);
+  command->footer("Example:\n  sepia checkpoint verify runs/my-run --deep");
   auto options = std::make_shared<CheckpointOptions>();
   const auto add_source = [&](CLI::App* sub) {
     sub->add_option("source", options->source,

@@ -4,21 +4,19 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <map>
 #include <memory>
 #include <thread>
 
 #include "base/log.h"
+#include "tools/sepia/choice_option.h"
 
 namespace sepia::tools {
 
 void AddOnInvalidUtf8(CLI::App& command, data::OnInvalidUtf8& value) {
-  const std::map<std::string, data::OnInvalidUtf8> names = {
-      {"error", data::OnInvalidUtf8::kError}, {"replace", data::OnInvalidUtf8::kReplace}};
-  command
-      .add_option("--on-invalid-utf8", value,
-                  "error: stop and say where (default); replace: U+FFFD for each bad part")
-      ->transform(CLI::CheckedTransformer(names).description("error|replace"));
+  AddChoiceOption<data::OnInvalidUtf8>(
+      command, "--on-invalid-utf8", value,
+      {{"error", data::OnInvalidUtf8::kError}, {"replace", data::OnInvalidUtf8::kReplace}},
+      "error: stop and say where (default); replace: U+FFFD for each bad part");
 }
 
 void CorpusArguments::AddTo(CLI::App& command) {

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "tools/sepia/command.h"
 #include "tools/sepia/openmp_settings.h"
+#include "tools/sepia/usage_error.h"
 
 namespace {
 
@@ -33,13 +34,19 @@ constexpr AddCommand kCommands[] = {
 int Run(int argc, char** argv) {
   CLI::App app{"Sepia: a trainer for Pythia models with separator-sparse attention"};
   app.require_subcommand(1);
+  app.footer(
+      "sepia COMMAND --help shows the options of a command and examples.\n"
+      "Examples:\n"
+      "  sepia check configs/pythia-160m.textproto\n"
+      "  sepia train configs/pythia-160m.textproto --run-dir runs/160m\n"
+      "  sepia generate --model runs/160m --prompt \"In the beginning\"");
   for (const AddCommand add : kCommands) add(app);
   try {
     app.parse(argc, argv);
     return static_cast<int>(sepia::ExitCode::kDone);
   } catch (const CLI::ParseError& error) {
-    const int code = app.exit(error);
-    return code == 0 ? 0 : static_cast<int>(sepia::ExitCode::kUsage);
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help
+    throw sepia::UserError(sepia::tools::DescribeUsageError(app, {argv + 1, argv + argc}, error));
   }
 }
 

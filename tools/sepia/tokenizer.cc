@@ -104,7 +104,7 @@ void RunEncode(const EncodeCommand& command) {
   }
 }
 
-std::vector<int32_t> ParseIds(const std::string& line, int64_t number) {
+std::vector<int32_t> ParseIds(const std::string& line, int64_t number, int32_t vocab_size) {
   const Json ids = Json::parse(line, nullptr, /*allow_exceptions=*/false);
   const auto is_id = [](const Json& id) {
     return id.is_number_unsigned() && id.get<uint64_t>() <= INT32_MAX;
@@ -113,6 +113,13 @@ std::vector<int32_t> ParseIds(const std::string& line, int64_t number) {
     throw BadData(fmt::format("standard input:{}", number), -1, "not a JSON array of token ids",
                   "write a line as [510, 4022]");
   }
+  for (const Json& id : ids) {
+    if (id.get<int32_t>() < vocab_size) continue;
+    throw BadData(
+        fmt::format("standard input:{}", number), -1,
+        fmt::format("token id {} is outside the vocabulary of {}", id.get<int32_t>(), vocab_size),
+        "use the tokenizer that the ids were made with");
+  }
   return ids.get<std::vector<int32_t>>();
 }
 
@@ -120,7 +127,8 @@ void RunDecode(const DecodeCommand& command) {
   const data::Tokenizer tokenizer = data::Tokenizer::Load(command.tokenizer);
   int64_t number = 0;
   for (std::string line; std::getline(std::cin, line);) {
-    PrintLine(Json(tokenizer.Decode(ParseIds(line, ++number), command.skip_special)).dump());
+    const std::vector<int32_t> ids = ParseIds(line, ++number, tokenizer.vocab_size());
+    PrintLine(Json(tokenizer.Decode(ids, command.skip_special)).dump());
   }
 }
 
@@ -189,6 +197,8 @@ void AddDecode(CLI::App& tokenizer) {
 void AddTokenizerCommand(CLI::App& app) {
   CLI::App* command = app.add_subcommand("tokenizer", "train and use byte-level BPE tokenizers");
   command->require_subcommand(1);
+  command->footer(
+      "Example:\n  echo 'Hello, world' | sepia tokenizer encode --tokenizer tokenizer.json");
   AddTrain(*command);
   AddEncode(*command);
   AddDecode(*command);
