@@ -21,16 +21,20 @@ namespace {
 
 constexpr double kPatienceSeconds = 120;
 
-int UnlinkedFile() {
+// Holds `content`, to be read from the start.
+int UnlinkedFile(const std::string& content) {
   std::string name = (std::filesystem::temp_directory_path() / "sepia-output-XXXXXX").string();
   const int fd = mkstemp(name.data());
   CHECK(fd >= 0);
   unlink(name.c_str());
+  CHECK(write(fd, content.data(), content.size()) == static_cast<ssize_t>(content.size()));
+  lseek(fd, 0, SEEK_SET);
   return fd;
 }
 
 // After fork: only system calls.
-[[noreturn]] void Exec(int output_fd, const ProcessOptions& options, char** argv) {
+[[noreturn]] void Exec(int input_fd, int output_fd, const ProcessOptions& options, char** argv) {
+  dup2(input_fd, STDIN_FILENO);
   dup2(output_fd, STDOUT_FILENO);
   dup2(output_fd, STDERR_FILENO);
   if (options.max_file_bytes > 0) {
@@ -55,7 +59,7 @@ bool Poll(const Condition& condition) {
 }  // namespace
 
 SepiaProcess::SepiaProcess(const std::vector<std::string>& args, const ProcessOptions& options)
-    : output_fd_(UnlinkedFile()) {
+    : output_fd_(UnlinkedFile("")) {
   // Threads that spin while they wait take the cores from other tests.
   setenv("OMP_WAIT_POLICY", "passive", 0);
   std::vector<std::string> words = {SEPIA_BINARY};
@@ -63,9 +67,11 @@ SepiaProcess::SepiaProcess(const std::vector<std::string>& args, const ProcessOp
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
+  const int input_fd = UnlinkedFile(options.input);
   pid_ = fork();
   CHECK(pid_ >= 0);
-  if (pid_ == 0) Exec(output_fd_, options, argv.data());
+  if (pid_ == 0) Exec(input_fd, output_fd_, options, argv.data());
+  close(input_fd);
 }
 
 SepiaProcess::~SepiaProcess() {
