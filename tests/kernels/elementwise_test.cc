@@ -1,5 +1,6 @@
 #include "kernels/elementwise.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -194,7 +195,7 @@ TEST_P(ElementwiseTest, CastRoundsAsBaseDefines) {
 TEST(Zero, ClearsEveryByte) {
   for (const int64_t size : {0, 1, 7, 3000000}) {
     const OwnedTensor y(DType::kUInt8, {size});
-    std::memset(y.view().raw(), 0xff, static_cast<size_t>(size));
+    std::fill_n(y.data<uint8_t>(), size, uint8_t{0xff});
     TestContext context(2);
     Zero(context, y);
     for (int64_t i = 0; i < size; ++i) ASSERT_EQ(y.data<uint8_t>()[i], 0);

@@ -78,12 +78,15 @@ std::vector<double> Values(const ConstTensorView& tensor) {
 
 OwnedTensor Copy(const ConstTensorView& tensor) {
   OwnedTensor copy(tensor.dtype(), tensor.shape());
+  // An empty tensor has no memory, and memcpy wants some.
+  if (tensor.num_bytes() == 0) return copy;
   std::memcpy(copy.view().raw(), tensor.raw(), static_cast<size_t>(tensor.num_bytes()));
   return copy;
 }
 
 bool SameBits(const ConstTensorView& a, const ConstTensorView& b) {
-  return a.dtype() == b.dtype() && a.shape() == b.shape() &&
+  if (a.dtype() != b.dtype() || a.shape() != b.shape()) return false;
+  return a.num_bytes() == 0 ||
          std::memcmp(a.raw(), b.raw(), static_cast<size_t>(a.num_bytes())) == 0;
 }
 
