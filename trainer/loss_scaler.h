@@ -5,7 +5,7 @@
 // restored; single successes do not restore it.
 // Source: DeeperSpeed 0.3.15 runtime/fp16/loss_scaler.py, DynamicLossScaler.update_scale.
 // The gradients of a step are divided by the scale they were made with
-// (docs/design/060-loss-scale.md).
+// (docs/design/004-loss-scale.md).
 #pragma once
 
 #include <cstdint>
