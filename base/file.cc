@@ -27,11 +27,18 @@ UserError CannotRead(const std::string& path, int system_errno) {
   return BadData(path, -1, fmt::format("cannot read: {}", std::strerror(system_errno)), remedy);
 }
 
+UserError CannotCreate(const std::string& path, int system_errno) {
+  const char* remedy = system_errno == ENOENT                            ? "create its folder first"
+                       : system_errno == EACCES || system_errno == EROFS ? "check the permissions"
+                                                                         : "";
+  return CannotWrite(path, system_errno, remedy);
+}
+
 int OpenOrThrow(const std::string& path, int flags) {
   const int fd = open(path.c_str(), flags | O_CLOEXEC, 0666);
   if (fd >= 0) return fd;
   const bool writing = (flags & O_ACCMODE) != O_RDONLY;
-  throw writing ? CannotWrite(path, errno) : CannotRead(path, errno);
+  throw writing ? CannotCreate(path, errno) : CannotRead(path, errno);
 }
 
 // Says how much room there is: "disk full" alone sends people looking in the wrong place.
@@ -157,7 +164,8 @@ std::string ReadFile(const std::string& path, int64_t max_bytes) {
   const File file = File::OpenForRead(path);
   const int64_t size = file.Size();
   if (size > max_bytes) {
-    throw BadData(path, -1, fmt::format("{} bytes, more than the {} allowed here", size, max_bytes));
+    throw BadData(path, -1,
+                  fmt::format("{} bytes, more than the {} allowed here", size, max_bytes));
   }
   std::string content(static_cast<size_t>(size), '\0');
   file.ReadAt(0, std::as_writable_bytes(std::span(content)));

@@ -41,8 +41,8 @@ class TextHandler : public nlohmann::json_sax<Json> {
   bool end_object() override { return End(); }
   bool end_array() override { return End(); }
   bool parse_error(size_t position, const std::string&,
-                   const nlohmann::detail::exception& error) override {
-    Fail(static_cast<int64_t>(position), error.what());
+                   const nlohmann::detail::exception&) override {
+    Fail(static_cast<int64_t>(position), "not valid JSON");
   }
 
   [[noreturn]] void Fail(int64_t offset, const std::string& reason,

@@ -54,9 +54,9 @@ class Handler : public nlohmann::json_sax<Json> {
   bool end_array() override { return End(); }
 
   bool parse_error(size_t position, const std::string&,
-                   const nlohmann::detail::exception& error) override {
-    throw BadData(file_, static_cast<int64_t>(position), error.what(),
-                  "the file is damaged or not JSON");
+                   const nlohmann::detail::exception&) override {
+    throw BadData(file_, static_cast<int64_t>(position), "not valid JSON in UTF-8",
+                  "the file is damaged or no JSON");
   }
 
   JsonSettings settings;  // every scalar outside the three tables below

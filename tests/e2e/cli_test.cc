@@ -268,6 +268,8 @@ TEST(BadInput, TextsAndTokenizers) {
   const std::string good = fixture + "/tokenizer.json";
   WriteFileAtomic(dir.File("cut.json"), ReadFile(good).substr(0, 20000));
   WriteFileAtomic(dir.File("empty.json"), "");
+  const std::string good_text = dir.File("good.txt");
+  WriteFileAtomic(good_text, "some words, and some more words\n");
   WriteFileAtomic(dir.File("bad.txt"),
                   "good\nb\xff"
                   "d\n");
@@ -286,6 +288,12 @@ TEST(BadInput, TextsAndTokenizers) {
        "[99999]"},
       {{"tokenizer", "decode", "--tokenizer", good}, 65, {"standard input:1", "array"}, "x\n"},
       {tokenize, 65, {"bad.txt", "not UTF-8", "--on-invalid-utf8 replace"}},
+      {{"tokenizer", "train", "--vocab-size", "300", "--out", "/absent/tokenizer.json", good_text},
+       73,
+       {"/absent/tokenizer.json", "cannot write", "create its folder first"}},
+      {{"tokenizer", "train", "--vocab-size", "9", "--out", dir.File("new.json"), good_text},
+       2,
+       {"vocabulary of 9"}},
   };
   for (const BadCase& bad : cases) ExpectRefused(bad);
   EXPECT_FALSE(FileExists(dir.File("data.bin")));
