@@ -15,4 +15,6 @@ function(sepia_test name)
   target_link_libraries(${name} PRIVATE ${arg_DEPENDS} sepia_test_support GTest::gmock
                         GTest::gtest)
   add_test(NAME ${name} COMMAND ${name})
+  # tools/sepia/openmp_settings.h says why.
+  set_tests_properties(${name} PROPERTIES ENVIRONMENT GOMP_SPINCOUNT=1000)
 endfunction()
