@@ -134,6 +134,30 @@ seed: 1234 run_dir: "{}"
   EXPECT_TRUE(tokens == NpyBytes(fixtures + "/runs/dp2_micro2_gas2_from150.npy"));
 }
 
+// Keys that outside programs read.
+TEST(Bench, PrintsItsKeys) {
+  const std::vector<std::pair<Words, Words>> benches = {
+      {{"step", "--model", "pythia-14m", "--seq", "32", "--steps", "1", "--dtype", "bf16",
+        "--attention", "sep", "--window", "8", "--full-layers", "0,-1", "--threads", "2"},
+       {"median_s", "tokens_per_s", "fwd_s", "bwd_s", "opt_s", "peak_rss_bytes", "mfu",
+        "gemm_peak_gflops"}},
+      {{"attention", "--kind", "sep", "--seq", "64", "--heads", "1", "--head-dim", "64", "--batch",
+        "1", "--window", "8", "--density", "0.16", "--dtype", "bf16", "--threads", "2"},
+       {"fwd_s", "bwd_s", "visited_pairs", "gflops_visited", "gflops_causal", "peak_share"}},
+      {{"gemm", "--m", "32", "--n", "32", "--k", "32"}, {"gflops", "peak_gflops", "peak_share"}}};
+  for (const auto& [options, keys] : benches) {
+    Words words = {"bench"};
+    words.insert(words.end(), options.begin(), options.end());
+    const ProcessResult result = RunSepia(words);
+    ASSERT_EQ(result.code, 0) << result.output;
+    const json line = json::parse(result.output.substr(result.output.find('{')));
+    for (const std::string& key : keys) {
+      ASSERT_TRUE(line.contains(key)) << key;
+      EXPECT_GT(line[key].get<double>(), 0) << key;
+    }
+  }
+}
+
 struct BadCase {
   Words words;
   int code;

@@ -236,7 +236,7 @@ void AddBenchStepCommand(CLI::App& bench) {
       ->check(CLI::Range(1, 4096));
   command->add_option("--dtype", o->dtype, "fp32 or bf16")
       ->capture_default_str()
-      ->check(CLI::IsMember({"fp32", "bf16"}));
+      ->check(CLI::IsMember({"fp32", "f32", "bf16"}));
   command->add_option("--attention", o->attention, "full or sep")
       ->capture_default_str()
       ->check(CLI::IsMember({"full", "sep"}));
