@@ -14,6 +14,7 @@
 #include "data/dataset.h"
 #include "data/sampler.h"
 #include "tools/sepia/data_commands.h"
+#include "tools/sepia/set_option.h"
 #include "trainer/config.h"
 #include "trainer/train_config.pb.h"
 
@@ -100,7 +101,7 @@ void AddDataInspectCommand(CLI::App& data) {
   auto options = std::make_shared<InspectOptions>();
   CLI::App* command = data.add_subcommand("inspect", "the exact samples of a training step");
   command->add_option("CONFIG", options->config, "the training config")->required();
-  command->add_option("--set", options->overrides, "path=value, as for train");
+  AddSetOption(*command, &options->overrides);
   command
       ->add_option("--step", options->step,
                    "updates done before it: 0 is the first step; of --split valid and test, the "

@@ -89,6 +89,7 @@ void AddDataMapsCommand(CLI::App& data) {
           "samples that the run needs; with --split one number for all, or train,valid,test")
       ->required()
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->expected(1, 3)
       ->check(CLI::PositiveNumber);
   command->add_option("--seed", options->seed, "seed of the shuffles")->capture_default_str();

@@ -145,7 +145,8 @@ void AddDataVerifyCommand(CLI::App& data) {
   command
       ->add_option("--separators", options->health.separator_ids,
                    "ids to count as separators (default: the Pythia tokenizer's)")
-      ->delimiter(',');
+      ->delimiter(',')
+      ->allow_extra_args(false);
   command->add_option("--eod", options->health.eod_id, "id of the end-of-document token")
       ->capture_default_str();
   command
