@@ -16,7 +16,7 @@ struct ProcessResult {
 
 struct ProcessOptions {
   int64_t max_file_bytes = 0;  // RLIMIT_FSIZE; 0: no limit
-  std::string input;           // what standard input holds
+  std::string input = {};      // what standard input holds
 };
 
 class SepiaProcess {
