@@ -65,4 +65,14 @@ int64_t AttentionIndex::VisiblePairs(int64_t window) const {
   return pairs;
 }
 
+AttentionIndexes BuildAttentionIndexes(std::span<const int32_t> tokens, int64_t batch_size,
+                                       int64_t seq_length,
+                                       std::span<const AttentionIndexSpec> specs) {
+  AttentionIndexes indexes;
+  for (const AttentionIndexSpec& spec : specs) {
+    indexes.push_back(std::make_shared<const AttentionIndex>(tokens, batch_size, seq_length, spec));
+  }
+  return indexes;
+}
+
 }  // namespace sepia

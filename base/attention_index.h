@@ -6,14 +6,15 @@
 //   positions[p]  the sorted far-visible positions
 //   count[i]      #{p : positions[p] <= i}
 //   inverse[j]    the p with positions[p] == j, or -1
-// Row i of a layer with window n takes the band i - n < j <= i and the packed keys p < far(i), where
-// far(i) = i >= n ? count[i - n] : 0. Disjoint and complete; the window is not part of the index,
-// so layers with different windows share one.
+// Row i of a layer with window n takes the band i - n < j <= i and the packed keys p < far(i),
+// where far(i) = i >= n ? count[i - n] : 0. Disjoint and complete; the window is not part of the
+// index, so layers with different windows share one.
 //
 // Rule: SepLLM, arXiv 2412.12094; the authors' build_prefill_mask (HKUDS/SepLLM @f250f59).
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -25,8 +26,8 @@ enum class AttentionKind : uint8_t { kFull, kSep, kStreaming, kFixedStride };
 struct AttentionIndexSpec {
   AttentionKind kind = AttentionKind::kFull;
   int32_t num_initial = 0;
-  int32_t stride = 0;                   // FIXED_STRIDE only
-  std::vector<int32_t> separator_ids;   // SEP only
+  int32_t stride = 0;                  // FIXED_STRIDE only
+  std::vector<int32_t> separator_ids;  // SEP only
 
   friend bool operator==(const AttentionIndexSpec&, const AttentionIndexSpec&) = default;
 };
@@ -70,5 +71,11 @@ class AttentionIndex {
   std::vector<int32_t> count_;
   std::vector<int32_t> inverse_;
 };
+
+// One index a spec, in the order of the specs: what Batch::indexes holds.
+using AttentionIndexes = std::vector<std::shared_ptr<const AttentionIndex>>;
+AttentionIndexes BuildAttentionIndexes(std::span<const int32_t> tokens, int64_t batch_size,
+                                       int64_t seq_length,
+                                       std::span<const AttentionIndexSpec> specs);
 
 }  // namespace sepia

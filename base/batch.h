@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <vector>
 
 #include "base/attention_index.h"
@@ -18,7 +17,7 @@ struct Batch {
   std::vector<uint8_t> loss_mask;   // [B, T], 0 = does not count; empty = all count
   // One per distinct AttentionIndexSpec of the model; layers refer to them by number
   // (model/model_config.h: AttentionPlan).
-  std::vector<std::shared_ptr<const AttentionIndex>> indexes;
+  AttentionIndexes indexes;
   std::vector<int64_t> sample_ids;  // [B]: number of each row in the global sample order
 
   Shape shape() const { return {batch_size, seq_length}; }

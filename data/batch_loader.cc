@@ -121,10 +121,8 @@ Batch BatchLoader::Build(int64_t number) const {
     batch.targets.insert(batch.targets.end(), sample.begin() + 1, sample.end());
   }
   if (options_.mask_eod_loss) batch.loss_mask = EodMask(batch.tokens, options_.eod_id);
-  for (const AttentionIndexSpec& spec : options_.attention_indexes) {
-    batch.indexes.push_back(std::make_shared<const AttentionIndex>(batch.tokens, batch.batch_size,
-                                                                   batch.seq_length, spec));
-  }
+  batch.indexes = BuildAttentionIndexes(batch.tokens, batch.batch_size, batch.seq_length,
+                                        options_.attention_indexes);
   return batch;
 }
 

@@ -36,10 +36,7 @@ DatasetFacts Inspect(const std::string& role, const std::string& prefix) {
 void CountRow(const std::vector<int32_t>& row, const TrainSettings& settings,
               const model::AttentionPlan& plan, TextSample* sample) {
   const auto length = static_cast<int64_t>(row.size());
-  std::vector<std::shared_ptr<const AttentionIndex>> indexes;
-  for (const AttentionIndexSpec& spec : plan.specs) {
-    indexes.push_back(std::make_shared<AttentionIndex>(row, 1, length, spec));
-  }
+  const AttentionIndexes indexes = BuildAttentionIndexes(row, 1, length, plan.specs);
   sample->attention += CountAttentionWork(plan, indexes, 1, length);
   sample->tokens += length;
   const std::vector<int32_t>& separators = settings.model.separator_ids;

@@ -62,10 +62,7 @@ std::string KeptTable(const TrainSettings& settings, const std::vector<int32_t>&
     model::ModelConfig one = settings.model;
     one.attention = {settings.model.attention[layer]};
     const model::AttentionPlan plan = model::MakeAttentionPlan(one);
-    std::vector<std::shared_ptr<const AttentionIndex>> indexes;
-    for (const AttentionIndexSpec& spec : plan.specs) {
-      indexes.push_back(std::make_shared<AttentionIndex>(tokens, 1, length, spec));
-    }
+    const AttentionIndexes indexes = BuildAttentionIndexes(tokens, 1, length, plan.specs);
     const double kept = CountAttentionWork(plan, indexes, 1, length).kept_share();
     total += kept;
     rows += fmt::format(

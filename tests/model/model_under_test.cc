@@ -25,10 +25,8 @@ Batch MakeBatch(const model::ModelConfig& config, std::vector<int32_t> tokens,
   batch.seq_length = seq_length;
   batch.tokens = std::move(tokens);
   batch.targets = std::move(targets);
-  for (const AttentionIndexSpec& spec : model::MakeAttentionPlan(config).specs) {
-    batch.indexes.push_back(
-        std::make_shared<AttentionIndex>(batch.tokens, batch_size, seq_length, spec));
-  }
+  batch.indexes = BuildAttentionIndexes(batch.tokens, batch_size, seq_length,
+                                        model::MakeAttentionPlan(config).specs);
   return batch;
 }
 

@@ -56,10 +56,7 @@ TEST(Flops, CountsVisitedPairsOfEveryLayer) {
            {}}) {
     const model::ModelConfig model = Model(overrides);
     const model::AttentionPlan plan = model::MakeAttentionPlan(model);
-    std::vector<std::shared_ptr<const AttentionIndex>> indexes;
-    for (const AttentionIndexSpec& spec : plan.specs) {
-      indexes.push_back(std::make_shared<AttentionIndex>(tokens, 2, length, spec));
-    }
+    const AttentionIndexes indexes = BuildAttentionIndexes(tokens, 2, length, plan.specs);
     int64_t expected = 0;
     for (const model::LayerAttention& layer : model.attention) {
       for (int row = 0; row < 2; ++row) {

@@ -44,10 +44,8 @@ Batch ReadBatch(const checkpoint::SafetensorsFile& file, const model::ModelConfi
   batch.seq_length = shape[1];
   batch.tokens = ReadTokens(file, "tokens");
   batch.targets = ReadTokens(file, "targets");
-  for (const AttentionIndexSpec& spec : model::MakeAttentionPlan(config).specs) {
-    batch.indexes.push_back(
-        std::make_shared<AttentionIndex>(batch.tokens, batch.batch_size, batch.seq_length, spec));
-  }
+  batch.indexes = BuildAttentionIndexes(batch.tokens, batch.batch_size, batch.seq_length,
+                                        model::MakeAttentionPlan(config).specs);
   return batch;
 }
 

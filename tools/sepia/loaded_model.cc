@@ -77,10 +77,7 @@ Batch MakeBatch(const model::AttentionPlan& plan, std::vector<int32_t> tokens,
   batch.seq_length = seq_length;
   batch.tokens = std::move(tokens);
   batch.targets = std::move(targets);
-  for (const AttentionIndexSpec& spec : plan.specs) {
-    batch.indexes.push_back(
-        std::make_shared<AttentionIndex>(batch.tokens, batch_size, seq_length, spec));
-  }
+  batch.indexes = BuildAttentionIndexes(batch.tokens, batch_size, seq_length, plan.specs);
   return batch;
 }
 
