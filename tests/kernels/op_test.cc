@@ -22,15 +22,6 @@ Format FormatOf(DType dtype) {
   }
 }
 
-void Set(const TensorView& tensor, int64_t i, float value) {
-  switch (tensor.dtype()) {
-    case DType::kFloat32: tensor.data<float>()[i] = value; break;
-    case DType::kBFloat16: tensor.data<BFloat16>()[i] = BFloat16(value); break;
-    case DType::kFloat16: tensor.data<Float16>()[i] = Float16(value); break;
-    default: tensor.data<double>()[i] = static_cast<double>(value);
-  }
-}
-
 double Get(const ConstTensorView& tensor, int64_t i) {
   switch (tensor.dtype()) {
     case DType::kFloat32: return static_cast<double>(tensor.data<float>()[i]);
@@ -49,6 +40,15 @@ double RoundingError(DType dtype, double value) {
   const Format format = FormatOf(dtype);
   const double subnormal = std::ldexp(1.0, format.min_exponent - format.precision);
   return std::max(UnitRoundoff(dtype) * std::abs(value), subnormal);
+}
+
+void Set(const TensorView& tensor, int64_t i, float value) {
+  switch (tensor.dtype()) {
+    case DType::kFloat32: tensor.data<float>()[i] = value; break;
+    case DType::kBFloat16: tensor.data<BFloat16>()[i] = BFloat16(value); break;
+    case DType::kFloat16: tensor.data<Float16>()[i] = Float16(value); break;
+    default: tensor.data<double>()[i] = static_cast<double>(value);
+  }
 }
 
 OwnedTensor RandomTensor(DType dtype, const Shape& shape, uint64_t seed, double scale) {

@@ -26,6 +26,9 @@ OwnedTensor RandomTensor(DType dtype, const Shape& shape, uint64_t seed, double 
 // Uniform integers in [0, bound).
 OwnedTensor RandomTokens(const Shape& shape, int32_t bound, uint64_t seed);
 
+// tensor[i] = value, rounded to the dtype (f32, bf16, f16 or f64).
+void Set(const TensorView& tensor, int64_t i, float value);
+
 // The elements of an f32, bf16, f16 or f64 tensor.
 std::vector<double> Values(const ConstTensorView& tensor);
 

@@ -13,6 +13,7 @@
 
 #include "base/philox.h"
 #include "kernels/cpu/cpu_features.h"
+#include "tests/kernels/op_test.h"
 #include "tests/oracle/attention.h"
 
 namespace sepia::kernels {
@@ -20,6 +21,8 @@ namespace {
 
 using ::sepia::testing::AttentionProblem;
 using ::sepia::testing::WithMagnitude;
+using testing::Set;
+using testing::Values;
 
 constexpr int32_t kSeparator = 7;
 
@@ -44,26 +47,6 @@ struct Case {
   }
 };
 
-void StoreElement(TensorView tensor, int64_t at, float value) {
-  switch (tensor.dtype()) {
-    case DType::kBFloat16: tensor.data<BFloat16>()[at] = BFloat16(value); break;
-    case DType::kFloat16: tensor.data<Float16>()[at] = Float16(value); break;
-    default: tensor.data<float>()[at] = value;
-  }
-}
-double Element(ConstTensorView tensor, int64_t at) {
-  switch (tensor.dtype()) {
-    case DType::kBFloat16: return static_cast<float>(tensor.data<BFloat16>()[at]);
-    case DType::kFloat16: return static_cast<float>(tensor.data<Float16>()[at]);
-    default: return tensor.data<float>()[at];
-  }
-}
-std::vector<double> Elements(ConstTensorView tensor) {
-  std::vector<double> values(static_cast<size_t>(tensor.num_elements()));
-  for (size_t i = 0; i < values.size(); ++i) values[i] = Element(tensor, static_cast<int64_t>(i));
-  return values;
-}
-
 // A problem with random inputs, and everything that one forward and backward call needs.
 class Trial {
  public:
@@ -78,7 +61,7 @@ class Trial {
                 .qkv = {}};
     qkv_ = Random("qkv", {c.batch_size, c.seq_length, c.num_heads, 3, c.head_dim}, c.query_scale);
     dout_ = Random("dout", {c.batch_size, c.seq_length, c.num_heads, c.head_dim}, 1);
-    problem_.qkv = Elements(qkv_);
+    problem_.qkv = Values(qkv_);
     out_ = OwnedTensor(c.dtype, dout_.view().shape());
     dqkv_ = OwnedTensor(c.dtype, qkv_.view().shape());
     lse_ = OwnedTensor(DType::kFloat32, {c.batch_size, c.num_heads, c.seq_length});
@@ -122,11 +105,11 @@ class Trial {
     // statistics.
     const double k = 2.0 * static_cast<double>(case_.head_dim + case_.seq_length) + 32;
     const auto forward = ::sepia::testing::AttentionForward(problem_);
-    ExpectNear("lse", Elements(lse_), forward.lse, k, 0);
-    ExpectNear("out", Elements(out_), forward.out, k, HalfUlp());
-    const std::vector<double> out = Elements(out_);
-    const WithMagnitude dqkv = ::sepia::testing::AttentionBackward(problem_, out, Elements(dout_));
-    ExpectNear("dqkv", Elements(dqkv_), dqkv, k, HalfUlp());
+    ExpectNear("lse", Values(lse_), forward.lse, k, 0);
+    ExpectNear("out", Values(out_), forward.out, k, HalfUlp());
+    const std::vector<double> out = Values(out_);
+    const WithMagnitude dqkv = ::sepia::testing::AttentionBackward(problem_, out, Values(dout_));
+    ExpectNear("dqkv", Values(dqkv_), dqkv, k, HalfUlp());
   }
 
   const AttentionProblem& problem() const { return problem_; }
@@ -165,7 +148,7 @@ class Trial {
     const PhiloxStream random(3, name);
     OwnedTensor tensor(case_.dtype, shape);
     for (int64_t i = 0; i < shape.num_elements(); ++i) {
-      StoreElement(tensor, i, static_cast<float>(scale) * random.Normal(static_cast<uint64_t>(i)));
+      Set(tensor, i, static_cast<float>(scale) * random.Normal(static_cast<uint64_t>(i)));
     }
     return tensor;
   }
@@ -333,9 +316,9 @@ TEST_P(SepAttentionTest, NonFiniteInputsReachTheOutputs) {
   for (const float bad : {std::nanf(""), inf, -inf}) {
     for (const int64_t part : {0, 1, 2}) {
       Trial run({.seq_length = 60});
-      StoreElement(run.qkv(), (50 * 3 + part) * 8 + 2, bad);
+      Set(run.qkv(), (50 * 3 + part) * 8 + 2, bad);
       run.Compute();
-      const std::vector<double> dqkv = Elements(run.dqkv());
+      const std::vector<double> dqkv = Values(run.dqkv());
       EXPECT_TRUE(std::any_of(dqkv.begin(), dqkv.end(), [](double x) { return !std::isfinite(x); }))
           << bad << " in part " << part;
     }
