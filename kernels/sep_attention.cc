@@ -1,5 +1,7 @@
 #include "kernels/sep_attention.h"
 
+#include <algorithm>
+
 #include "kernels/check_args.h"
 #include "kernels/cpu/cpu_features.h"
 #include "kernels/cpu/sep_attention.h"
@@ -54,6 +56,8 @@ int64_t SepAttentionScratchBytes(const SepAttentionShape& shape) {
   return cpu::SepAttentionScratchBytes(shape);
 }
 
-const char* SepAttentionIsaName(DType) { return cpu::IsaName(cpu::ActiveIsa()).data(); }
+const char* SepAttentionIsaName(DType) {
+  return cpu::IsaName(std::min(cpu::ActiveIsa(), cpu::Isa::kAvx512)).data();
+}
 
 }  // namespace sepia::kernels

@@ -1,4 +1,6 @@
 // The backend of builds without oneDNN: Sepia's own products for every dtype.
+#include <algorithm>
+
 #include <fmt/core.h>
 
 #include "kernels/cpu/cpu_features.h"
@@ -10,7 +12,7 @@ namespace sepia::kernels::cpu {
 void MultiplyTile(const TileProduct& product) { MultiplyTileOwn(product); }
 
 std::string TileBackendName(DType dtype) {
-  return fmt::format("own {}{}", IsaName(ActiveIsa()),
+  return fmt::format("own {}{}", IsaName(std::min(ActiveIsa(), Isa::kAvx512)),
                      dtype == DType::kFloat32 ? "" : ", widened to f32");
 }
 

@@ -27,6 +27,6 @@
 
 // The function of that name for the running machine.
 #define SEPIA_BY_ISA(function)                                               \
-  (::sepia::kernels::cpu::ActiveIsa() == ::sepia::kernels::cpu::Isa::kAvx512 \
+  (::sepia::kernels::cpu::ActiveIsa() >= ::sepia::kernels::cpu::Isa::kAvx512 \
        ? ::sepia::kernels::cpu::avx512::function                             \
        : ::sepia::kernels::cpu::avx2::function)
