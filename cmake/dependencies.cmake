@@ -12,11 +12,11 @@ pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
 # libutf8proc-dev ships no CMake file and, on bookworm, a .pc file under this name.
 pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
 
+find_package(OpenMP REQUIRED)
 if(SEPIA_FUZZ)
-  return()  # parsers need neither threads of their own nor matrix products
+  return()  # parsers need neither a command line nor fast matrix products
 endif()
 
-find_package(OpenMP REQUIRED)
 find_package(CLI11 REQUIRED)
 
 # Debian's dnnl-config.cmake insists on OpenCL headers that a CPU build does not need.

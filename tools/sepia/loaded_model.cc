@@ -1,6 +1,7 @@
 #include "tools/sepia/loaded_model.h"
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "base/buffer.h"
@@ -27,6 +28,24 @@ void LoadWeights(const checkpoint::ModelSource& source, kernels::Context& ctx,
   }
 }
 
+// Settings of training say nothing to a command that only runs a model: a --set of one is an error
+// in the command line, not something to pass over.
+void RefuseTrainingSettings(const trainer::LoadedConfig& config) {
+  constexpr std::array kTraining = {"data",    "batch", "optimizer", "schedule", "checkpoint",
+                                    "logging", "eval",  "samples",   "safety",   "run_dir"};
+  std::string refused;
+  for (const trainer::ConfigValue& value : config.values) {
+    const std::string section = value.path.substr(0, value.path.find_first_of(".["));
+    if (value.origin.kind == trainer::ConfigOrigin::Kind::kOverride &&
+        std::find(kTraining.begin(), kTraining.end(), section) != kTraining.end()) {
+      refused += fmt::format("\n  {} ({})", value.path, value.origin.where);
+    }
+  }
+  if (refused.empty()) return;
+  throw UserError(
+      fmt::format("this command does not train, so these have no effect:{}\nremove them", refused));
+}
+
 }  // namespace
 
 void AddModelSourceOptions(CLI::App* command, ModelSourceOptions* options) {
@@ -41,6 +60,7 @@ void AddModelSourceOptions(CLI::App* command, ModelSourceOptions* options) {
 OpenedModel::OpenedModel(const ModelSourceOptions& options)
     : config(trainer::LoadModelSourceConfig(options.model, options.overrides)),
       source(checkpoint::OpenModelSource(options.model)) {
+  RefuseTrainingSettings(config);
   trainer::RequireDevice(settings().device);
   for (const std::string& warning : config.warnings) LogWarn("{}", warning);
 }

@@ -1,0 +1,114 @@
+// How a run may begin (init_from), and the updates that it skips.
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "tests/e2e/sepia_process.h"
+#include "tests/e2e/tiny_run.h"
+
+namespace sepia::testing {
+namespace {
+
+constexpr int64_t kSteps = 24;
+
+std::vector<nlohmann::json> ReadMetrics(const std::string& path) {
+  std::vector<nlohmann::json> steps;
+  std::istringstream text(ReadFile(path));
+  for (std::string line; std::getline(text, line);) steps.push_back(nlohmann::json::parse(line));
+  return steps;
+}
+
+void ExpectSuccess(const std::vector<std::string>& args) {
+  const ProcessResult result = RunSepia(args);
+  ASSERT_EQ(result.code, 0) << result.output;
+}
+
+// A run that begins with another run's weights, moments and position goes on as that one would.
+TEST(StartTest, FromAWholeRunContinuesIt) {
+  const TinyRun run;
+  ExpectSuccess(run.Train("calm"));
+  ExpectSuccess(run.Train("first", {"--steps", "10"}));
+  ExpectSuccess(run.Train("second", {"--set", "init_from.path=" + run.RunDir("first"), "--set",
+                                     "init_from.weights_only=false"}));
+  const std::vector<std::string> calm = ComparableMetrics(run.Metrics("calm"));
+  const std::vector<std::string> second = ComparableMetrics(run.Metrics("second"));
+  ASSERT_EQ(second.size(), calm.size() - 10);
+  // z-scores compare with the steps before, which the new run's metrics do not have.
+  for (size_t i = 0; i < second.size(); ++i) {
+    auto expected = nlohmann::json::parse(calm[i + 10]);
+    auto actual = nlohmann::json::parse(second[i]);
+    for (const char* name : {"loss_z", "grad_norm_z"}) {
+      expected.erase(name);
+      actual.erase(name);
+    }
+    EXPECT_EQ(actual, expected);
+  }
+  EXPECT_EQ(CompareCheckpoints(run.Checkpoint("second", kSteps), run.Checkpoint("calm", kSteps)),
+            std::vector<std::string>());
+}
+
+TEST(StartTest, WeightsAloneStartANewSchedule) {
+  const TinyRun run;
+  ExpectSuccess(run.Train("first", {"--steps", "10"}));
+  ExpectSuccess(
+      run.Train("second", {"--steps", "1", "--set", "init_from.path=" + run.RunDir("first")}));
+  const nlohmann::json step = ReadMetrics(run.Metrics("second")).at(0);
+  EXPECT_EQ(step["step"], 1);
+  EXPECT_EQ(step["lr"], ReadMetrics(run.Metrics("first")).at(0)["lr"]);
+  // Trained weights, not random ones, whose loss is near ln 128.
+  EXPECT_LT(step["loss"].get<double>(), ReadMetrics(run.Metrics("first")).at(0)["loss"]);
+}
+
+TEST(StartTest, WholeRunNeedsOptimizerState) {
+  const TinyRun run;
+  ExpectSuccess(run.Train("first", {"--steps", "2"}));
+  ExpectSuccess({"convert", run.RunDir("first"), run.File("weights"), "--to", "hf"});
+  const ProcessResult result =
+      RunSepia(run.Train("second", {"--set", "init_from.path=" + run.File("weights"), "--set",
+                                    "init_from.weights_only=false"}));
+  EXPECT_EQ(result.code, 2) << result.output;
+  EXPECT_NE(result.output.find("has no optimizer state"), std::string::npos) << result.output;
+}
+
+TEST(StartTest, CommandsThatDoNotTrainRefuseTrainingSettings) {
+  const TinyRun run;
+  ExpectSuccess(run.Train("first", {"--steps", "1"}));
+  const ProcessResult result =
+      RunSepia({"eval", "--model", run.RunDir("first"), "--data", run.File("data"), "--set",
+                "optimizer.lr=1e-3", "--set", "precision=BF16"});
+  EXPECT_EQ(result.code, 2) << result.output;
+  EXPECT_NE(result.output.find("optimizer.lr (--set 'optimizer.lr=1e-3')"), std::string::npos)
+      << result.output;
+  EXPECT_EQ(result.output.find("precision"), std::string::npos) << result.output;
+}
+
+// Every update whose gradient norm lies too far above the last ones, and no other, is skipped:
+// weights and moments stay as they were.
+TEST(SpikeTest, SkipsExactlyTheStepsAboveTheLimit) {
+  const TinyRun run;
+  constexpr double kLimit = 0.5;
+  ExpectSuccess(run.Train("run", {"--set", "safety.skip_grad_norm_zscore=0.5", "--set",
+                                  "checkpoint.every_steps=1", "--set", "eval.every_steps=0"}));
+  int64_t skipped = 0;
+  for (const nlohmann::json& step : ReadMetrics(run.Metrics("run"))) {
+    const bool measured = step["grad_norm_z"].is_number();
+    const bool spike = measured && step["grad_norm_z"].get<double>() > kLimit;
+    EXPECT_EQ(step["skip"].get<bool>(), spike) << step;
+    skipped += spike;
+    EXPECT_EQ(step["skipped"], skipped);
+    const auto number = step["step"].get<int64_t>();
+    if (number == 1) continue;
+    const std::vector<std::string> changed =
+        CompareCheckpoints(run.Checkpoint("run", number), run.Checkpoint("run", number - 1));
+    EXPECT_EQ(changed.size() > 1, !spike) << step;  // the train state always moves on
+  }
+  EXPECT_GT(skipped, 0);
+  EXPECT_LT(skipped, kSteps / 2);
+}
+
+}  // namespace
+}  // namespace sepia::testing
