@@ -148,4 +148,14 @@ double WorstAttentionError(const AttentionTensors& tensors, const AttentionIndex
   return worst;
 }
 
+double AttentionErrorLimit(DType dtype, bool bf16_products) {
+  const double rounding = dtype == DType::kFloat32    ? 0
+                          : dtype == DType::kBFloat16 ? 0x1p-8
+                                                      : 0x1p-11;
+  // Terms of random sign: their roundings of 2^-9 each add up to about 2^-9 of the sum; four times
+  // that for the worst of hundreds of vectors.
+  const double product_rounding = bf16_products ? 4 * 0x1p-9 : 0;
+  return rounding + product_rounding + 1e-4;
+}
+
 }  // namespace sepia::tools

@@ -22,4 +22,9 @@ struct AttentionTensors {
 double WorstAttentionError(const AttentionTensors& tensors, const AttentionIndex& index,
                            int64_t window);
 
+// What WorstAttentionError may give: one rounding of each number, fp32 sums of up to thousands of
+// terms, and with `bf16_products` (vdpbf16ps, tiles) a rounding of each probability and score
+// gradient that enters a product.
+double AttentionErrorLimit(DType dtype, bool bf16_products);
+
 }  // namespace sepia::tools

@@ -6,21 +6,27 @@
 
 #include "base/check.h"
 #include "base/clock.h"
-#include "kernels/cpu/isa/fma_loop.h"
-#include "kernels/cpu/parallel.h"
 #include "tools/sepia/choice_option.h"
 #include "tools/sepia/command.h"
 
 namespace sepia::tools {
 
-void AddDTypeOption(CLI::App& command, DType& dtype) {
-  AddChoiceOption<DType>(command, "--dtype", dtype,
-                         {{"f32", DType::kFloat32},
-                          {"fp32", DType::kFloat32},
-                          {"bf16", DType::kBFloat16},
-                          {"f16", DType::kFloat16},
-                          {"fp16", DType::kFloat16}},
-                         fmt::format("default: {}", std::string(DTypeName(dtype))));
+void AddDTypesOption(CLI::App& command, std::vector<DType>& dtypes) {
+  AddChoicesOption<DType>(command, "--dtype", dtypes,
+                          {{"f32", DType::kFloat32},
+                           {"fp32", DType::kFloat32},
+                           {"bf16", DType::kBFloat16},
+                           {"f16", DType::kFloat16},
+                           {"fp16", DType::kFloat16}},
+                          fmt::format("default: {}", std::string(DTypeName(dtypes.front()))));
+}
+
+void AddThreadsOption(CLI::App& command, std::vector<int>& threads) {
+  command.add_option("--threads", threads, "threads")
+      ->capture_default_str()
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->check(CLI::Range(1, 1024));
 }
 
 Spread Summarize(std::vector<double> values) {
@@ -36,22 +42,6 @@ double TimeOnce(const std::function<void()>& run) {
   const Timer timer;
   run();
   return timer.Seconds();
-}
-
-double Fp32PeakGflops(int num_threads) {
-  constexpr int64_t kRounds = 1'000'000;  // some milliseconds
-  const kernels::Context ctx = {.num_threads = num_threads};
-  std::vector<float> sinks(static_cast<size_t>(num_threads));
-  std::vector<int64_t> flops(static_cast<size_t>(num_threads));
-  const Timer timer;
-  kernels::cpu::ParallelFor(ctx, num_threads, [&](int64_t thread) {
-    const auto at = static_cast<size_t>(thread);
-    flops[at] = SEPIA_BY_ISA(FmaLoop)(kRounds, &sinks[at]);
-  });
-  const double seconds = timer.Seconds();
-  double total = 0;
-  for (const int64_t count : flops) total += static_cast<double>(count);
-  return total / seconds / 1e9;
 }
 
 void AddBenchCommand(CLI::App& app) {

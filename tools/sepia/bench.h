@@ -1,4 +1,5 @@
-// sepia bench: each subcommand verifies what it measures, then prints one JSON object a line.
+// sepia bench: each subcommand verifies what it measures, runs its variants in turn, and prints one
+// JSON object a line.
 #pragma once
 
 #include <functional>
@@ -16,8 +17,11 @@ void AddBenchGemmCommand(CLI::App& bench);
 void AddBenchStepCommand(CLI::App& bench);
 void AddBenchTokenizerCommand(CLI::App& bench);
 
-// --dtype f32, bf16 or f16 (also fp32, fp16).
-void AddDTypeOption(CLI::App& command, DType& dtype);
+// --dtype f32, bf16 or f16 (also fp32, fp16), or several apart by commas.
+void AddDTypesOption(CLI::App& command, std::vector<DType>& dtypes);
+
+// --threads, one or several numbers.
+void AddThreadsOption(CLI::App& command, std::vector<int>& threads);
 
 // Of repeated measurements.
 struct Spread {
@@ -29,9 +33,5 @@ Spread Summarize(std::vector<double> values);
 
 // Seconds of one call.
 double TimeOnce(const std::function<void()>& run);
-
-// One burst of fused multiply-adds on registers, all threads at once, fp32, the running instruction
-// set: 1e9 operations a second. Other load on the machine lowers it: take the best of many bursts.
-double Fp32PeakGflops(int num_threads);
 
 }  // namespace sepia::tools

@@ -1,5 +1,4 @@
 // sepia bench attention: Sep-Attention forward and backward.
-#include <algorithm>
 #include <iostream>
 #include <map>
 #include <memory>
@@ -8,11 +7,9 @@
 
 #include <nlohmann/json.hpp>
 
-#include "base/arena.h"
-#include "base/error.h"
 #include "base/philox.h"
-#include "kernels/sep_attention.h"
-#include "tools/sepia/attention_check.h"
+#include "kernels/cpu/register_peak.h"
+#include "tools/sepia/attention_workload.h"
 #include "tools/sepia/bench.h"
 #include "tools/sepia/bench_text.h"
 #include "tools/sepia/choice_option.h"
@@ -20,20 +17,20 @@
 namespace sepia::tools {
 namespace {
 
+using kernels::cpu::Isa;
+
 struct Options {
-  AttentionKind kind = AttentionKind::kSep;
-  int64_t seq = 2048;
-  int64_t heads = 12;
-  int64_t head_dim = 64;
-  int64_t batch = 1;
+  std::vector<AttentionKind> kinds = {AttentionKind::kSep};
+  AttentionShape shape = {.batch = 1, .seq = 2048, .heads = 12, .head_dim = 64};
   int64_t window = 64;
   int32_t num_initial = 3;
   int32_t stride = 6;
   double density = 0.16;
   std::string text;
   std::string tokenizer;
-  DType dtype = DType::kFloat32;
-  int threads = 1;
+  std::vector<DType> dtypes = {DType::kFloat32};
+  std::vector<int> threads = {1};
+  std::vector<Isa> isas = {kernels::cpu::ActiveIsa()};
   int repeats = 9;
 };
 
@@ -42,111 +39,6 @@ const std::map<std::string, AttentionKind> kKinds = {{"sep", AttentionKind::kSep
                                                      {"streaming", AttentionKind::kStreaming},
                                                      {"fixed_stride", AttentionKind::kFixedStride}};
 
-constexpr int32_t kSyntheticSeparator = 15;
-
-// Separators at random places.
-std::vector<int32_t> SyntheticTokens(const Options& options) {
-  const PhiloxStream random(1, "tokens");
-  std::vector<int32_t> tokens(static_cast<size_t>(options.batch * options.seq));
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    tokens[i] = random.Uniform(i) < options.density ? kSyntheticSeparator : 1000;
-  }
-  return tokens;
-}
-
-AttentionIndex BuildIndex(const Options& options) {
-  TokensAndSeparators input =
-      options.text.empty()
-          ? TokensAndSeparators{SyntheticTokens(options), {kSyntheticSeparator}}
-          : TokensOfText(options.text, options.tokenizer, options.batch * options.seq);
-  return AttentionIndex(input.tokens, options.batch, options.seq,
-                        {options.kind, options.num_initial, options.stride, input.separator_ids});
-}
-
-OwnedTensor RandomTensor(const char* name, DType dtype, const Shape& shape) {
-  const PhiloxStream random(2, name);
-  OwnedTensor tensor(dtype, shape);
-  for (int64_t i = 0; i < shape.num_elements(); ++i) {
-    const float value = random.Normal(static_cast<uint64_t>(i));
-    switch (dtype) {
-      case DType::kBFloat16: tensor.data<BFloat16>()[i] = BFloat16(value); break;
-      case DType::kFloat16: tensor.data<Float16>()[i] = Float16(value); break;
-      default: tensor.data<float>()[i] = value;
-    }
-  }
-  return tensor;
-}
-
-// Everything one call needs.
-class Workload {
- public:
-  explicit Workload(const Options& o)
-      : index_(BuildIndex(o)),
-        window_(o.kind == AttentionKind::kFull ? o.seq : o.window),
-        qkv_(RandomTensor("qkv", o.dtype, {o.batch, o.seq, o.heads, 3, o.head_dim})),
-        dout_(RandomTensor("dout", o.dtype, {o.batch, o.seq, o.heads, o.head_dim})),
-        out_(o.dtype, dout_.view().shape()),
-        dqkv_(o.dtype, qkv_.view().shape()),
-        lse_(DType::kFloat32, {o.batch, o.heads, o.seq}),
-        scratch_("scratch", kernels::SepAttentionScratchBytes(
-                                {o.batch, o.seq, o.heads, o.head_dim, o.dtype, o.threads})),
-        ctx_{Device::kCpu, o.threads, &scratch_} {}
-
-  void Forward() {
-    kernels::SepAttentionForward(
-        ctx_, {.qkv = qkv_, .index = &index_, .window = window_, .out = out_, .lse = lse_});
-  }
-  void Backward() {
-    kernels::SepAttentionBackward(ctx_, {.qkv = qkv_,
-                                         .index = &index_,
-                                         .window = window_,
-                                         .out = out_,
-                                         .lse = lse_,
-                                         .dout = dout_,
-                                         .dqkv = dqkv_});
-  }
-
-  // Throws when the kernel is wrong; returns its worst relative error.
-  double Verify() {
-    Forward();
-    Backward();
-    const double error = WorstAttentionError(
-        {.qkv = qkv_, .out = out_, .lse = lse_, .dout = dout_, .dqkv = dqkv_}, index_, window_);
-    // One rounding of each number, and fp32 sums of up to thousands of terms.
-    const DType dtype = qkv_.view().dtype();
-    const double rounding = dtype == DType::kFloat32    ? 0
-                            : dtype == DType::kBFloat16 ? 0x1p-8
-                                                        : 0x1p-11;
-    const double limit = rounding + 1e-4;
-    CHECK(error <= limit, "attention differs from the reference by {:g} > {:g}", error, limit);
-    return error;
-  }
-
-  // Of all batch rows, one head.
-  int64_t VisiblePairs() const { return index_.VisiblePairs(window_); }
-  double Density() const {
-    int64_t packed = 0;
-    for (int64_t row = 0; row < index_.batch_size(); ++row) {
-      packed += static_cast<int64_t>(index_.positions(row).size());
-    }
-    return static_cast<double>(packed) /
-           static_cast<double>(index_.batch_size() * index_.seq_length());
-  }
-  int64_t ScratchBytes() const { return scratch_.high_water_bytes(); }
-  // What forward and backward read and write at least.
-  int64_t TensorBytes() const {
-    return 2 * qkv_.view().num_bytes() + 2 * out_.view().num_bytes() + 2 * lse_.view().num_bytes() +
-           dout_.view().num_bytes() + dqkv_.view().num_bytes();
-  }
-
- private:
-  AttentionIndex index_;
-  int64_t window_;
-  OwnedTensor qkv_, dout_, out_, dqkv_, lse_;
-  Arena scratch_;
-  kernels::Context ctx_;
-};
-
 std::string NameOf(AttentionKind kind) {
   for (const auto& [name, value] : kKinds) {
     if (value == kind) return name;
@@ -154,58 +46,203 @@ std::string NameOf(AttentionKind kind) {
   return "";
 }
 
-void RunBenchAttention(const Options& o) {
-  Workload workload(o);
-  const double error = workload.Verify();
-  std::vector<double> forward_s, backward_s, peaks;
-  for (int i = 0; i < o.repeats; ++i) {
-    peaks.push_back(Fp32PeakGflops(o.threads));
-    forward_s.push_back(TimeOnce([&] { workload.Forward(); }));
-    peaks.push_back(Fp32PeakGflops(o.threads));
-    backward_s.push_back(TimeOnce([&] { workload.Backward(); }));
-  }
-  const Spread forward = Summarize(std::move(forward_s));
-  const Spread backward = Summarize(std::move(backward_s));
-  // The best burst: other load on the machine lowers peak_share, never raises it.
-  const double peak = Summarize(std::move(peaks)).max;
+constexpr int32_t kSyntheticSeparator = 15;
 
-  const auto visited = static_cast<double>(workload.VisiblePairs());
-  const double causal = static_cast<double>(o.batch * o.seq) * static_cast<double>(o.seq + 1) / 2;
-  const double per_pair = static_cast<double>(o.heads * o.head_dim) / 1e9;
-  const double both = forward.median + backward.median;
-  const double gflops_visited = 14 * per_pair * visited / both;
-  const nlohmann::ordered_json result = {
+// Separators at random places.
+std::vector<int32_t> SyntheticTokens(int64_t count, double density) {
+  const PhiloxStream random(1, "tokens");
+  std::vector<int32_t> tokens(static_cast<size_t>(count));
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    tokens[i] = random.Uniform(i) < density ? kSyntheticSeparator : 1000;
+  }
+  return tokens;
+}
+
+TokensAndSeparators Tokens(const Options& o) {
+  const int64_t count = o.shape.batch * o.shape.seq;
+  if (!o.text.empty()) return TokensOfText(o.text, o.tokenizer, count);
+  return {SyntheticTokens(count, o.density), {kSyntheticSeparator}};
+}
+
+// One line of the result, while it is being measured.
+struct Case {
+  AttentionKind kind;
+  DType dtype;
+  int num_threads;
+  const AttentionIndex* index;
+  const AttentionBuffers* buffers;
+  std::unique_ptr<AttentionWorkload> workload;
+  double verified_error = 0;
+  std::vector<double> forward_s = {}, backward_s = {}, both_s = {}, peak_gflops = {};
+
+  void MeasureOnce() {
+    peak_gflops.push_back(kernels::cpu::RegisterPeakGflops(workload->code_isa(), num_threads));
+    const double forward = TimeOnce([&] { workload->Forward(); });
+    peak_gflops.push_back(kernels::cpu::RegisterPeakGflops(workload->code_isa(), num_threads));
+    const double backward = TimeOnce([&] { workload->Backward(); });
+    forward_s.push_back(forward);
+    backward_s.push_back(backward);
+    both_s.push_back(forward + backward);
+  }
+};
+
+// All combinations of the lists among the options.
+class Cases {
+ public:
+  explicit Cases(const Options& o) {
+    const TokensAndSeparators input = Tokens(o);
+    for (const AttentionKind kind : o.kinds) {
+      indexes_.try_emplace(kind, input.tokens, o.shape.batch, o.shape.seq,
+                           AttentionIndexSpec{kind, o.num_initial, o.stride, input.separator_ids});
+    }
+    for (const DType dtype : o.dtypes) buffers_.try_emplace(dtype, o.shape, dtype);
+    for (const AttentionKind kind : o.kinds) {
+      for (const DType dtype : o.dtypes) {
+        for (const Isa isa : o.isas) {
+          for (const int num_threads : o.threads) Add(o, kind, dtype, isa, num_threads);
+        }
+      }
+    }
+  }
+
+  std::vector<Case>& all() { return cases_; }
+
+ private:
+  // Instruction sets without code of their own for the dtype give the same case once.
+  void Add(const Options& o, AttentionKind kind, DType dtype, Isa isa, int num_threads) {
+    const AttentionIndex& index = indexes_.at(kind);
+    const AttentionBuffers& buffers = buffers_.at(dtype);
+    const int64_t window = kind == AttentionKind::kFull ? o.shape.seq : o.window;
+    auto workload = std::make_unique<AttentionWorkload>(
+        buffers, index, AttentionWorkload::Variant{isa, window, num_threads});
+    for (const Case& other : cases_) {
+      if (other.kind == kind && other.dtype == dtype && other.num_threads == num_threads &&
+          other.workload->code_isa() == workload->code_isa()) {
+        return;
+      }
+    }
+    cases_.push_back({.kind = kind,
+                      .dtype = dtype,
+                      .num_threads = num_threads,
+                      .index = &index,
+                      .buffers = &buffers,
+                      .workload = std::move(workload)});
+  }
+
+  std::map<AttentionKind, AttentionIndex> indexes_;
+  std::map<DType, AttentionBuffers> buffers_;
+  std::vector<Case> cases_;
+};
+
+double FarDensity(const AttentionIndex& index) {
+  int64_t packed = 0;
+  for (int64_t row = 0; row < index.batch_size(); ++row) {
+    packed += static_cast<int64_t>(index.positions(row).size());
+  }
+  return static_cast<double>(packed) / static_cast<double>(index.batch_size() * index.seq_length());
+}
+
+nlohmann::ordered_json Report(const Options& o, const Case& c) {
+  const auto& [batch, seq, heads, head_dim] = o.shape;
+  const Spread forward = Summarize(c.forward_s);
+  const Spread backward = Summarize(c.backward_s);
+  const Spread both = Summarize(c.both_s);
+  const Spread peak = Summarize(c.peak_gflops);
+  const auto visited = static_cast<double>(c.workload->VisiblePairs());
+  const double causal = static_cast<double>(batch * seq) * static_cast<double>(seq + 1) / 2;
+  const double per_pair = static_cast<double>(heads * head_dim) / 1e9;
+  const double gflops_visited = 14 * per_pair * visited / both.median;
+  const auto bytes = c.buffers->TouchedBytes();
+  return {
       {"bench", "attention"},
-      {"kind", NameOf(o.kind)},
-      {"seq", o.seq},
-      {"heads", o.heads},
-      {"head_dim", o.head_dim},
-      {"batch", o.batch},
+      {"kind", NameOf(c.kind)},
+      {"seq", seq},
+      {"heads", heads},
+      {"head_dim", head_dim},
+      {"batch", batch},
       {"window", o.window},
-      {"far_density", workload.Density()},
-      {"dtype", std::string(DTypeName(o.dtype))},
-      {"threads", o.threads},
+      {"far_density", FarDensity(*c.index)},
+      {"dtype", std::string(DTypeName(c.dtype))},
+      {"threads", c.num_threads},
       {"repeats", o.repeats},
-      {"isa", kernels::SepAttentionIsaName(o.dtype)},
-      {"verified_error", error},
+      {"isa", c.workload->isa_name()},
+      {"verified_error", c.verified_error},
+      {"seconds", both.median},
+      {"min_s", both.min},
+      {"max_s", both.max},
       {"fwd_s", forward.median},
       {"fwd_min_s", forward.min},
       {"fwd_max_s", forward.max},
       {"bwd_s", backward.median},
       {"bwd_min_s", backward.min},
       {"bwd_max_s", backward.max},
-      {"visited_pairs", workload.VisiblePairs()},
+      {"visited_pairs", c.workload->VisiblePairs()},
       {"attn_kept", visited / causal},
       {"fwd_gflops", 4 * per_pair * visited / forward.median},
       {"bwd_gflops", 10 * per_pair * visited / backward.median},
       {"gflops_visited", gflops_visited},
-      {"gflops_causal", 14 * per_pair * causal / both},
-      {"peak_gflops", peak},
-      {"peak_share", gflops_visited / peak},
-      {"bytes", workload.TensorBytes()},
-      {"scratch_bytes", workload.ScratchBytes()},
+      {"gflops_causal", 14 * per_pair * causal / both.median},
+      {"peak_gflops", peak.median},
+      {"peak_min_gflops", peak.min},
+      {"peak_max_gflops", peak.max},
+      {"peak_share", gflops_visited / peak.median},
+      {"bytes", bytes},
+      {"gb_per_s", static_cast<double>(bytes) / both.median / 1e9},
+      {"scratch_bytes", c.workload->scratch_bytes()},
   };
-  std::cout << result.dump() << std::endl;
+}
+
+void RunBenchAttention(const Options& o) {
+  Cases cases(o);
+  for (Case& c : cases.all()) c.verified_error = c.workload->Verify();
+  for (int i = 0; i < o.repeats; ++i) {
+    for (Case& c : cases.all()) c.MeasureOnce();
+  }
+  for (const Case& c : cases.all()) std::cout << Report(o, c).dump() << std::endl;
+}
+
+void AddIsaOption(CLI::App& command, std::vector<Isa>& isas) {
+  std::map<std::string, Isa> choices;
+  for (const Isa isa : kernels::cpu::RunnableIsas()) {
+    choices.emplace(kernels::cpu::IsaName(isa), isa);
+  }
+  AddChoicesOption(command, "--isa", isas, choices,
+                   "instruction sets of this machine (default: as in training)");
+}
+
+void AddShapeOptions(CLI::App& command, AttentionShape& shape) {
+  command.add_option("--seq", shape.seq, "tokens a sequence")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1 << 20));
+  command.add_option("--heads", shape.heads, "heads")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1024));
+  command.add_option("--head-dim", shape.head_dim, "size of a head")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1024));
+  command.add_option("--batch", shape.batch, "sequences")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 4096));
+}
+
+void AddRuleOptions(CLI::App& command, Options& o) {
+  command.add_option("--window", o.window, "keys in the window, own included")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1 << 20));
+  command.add_option("--num-initial", o.num_initial, "initial positions")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1 << 20));
+  command.add_option("--stride", o.stride, "of fixed_stride")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1 << 20));
+  CLI::Option* density = command.add_option("--density", o.density, "share of separators")
+                             ->capture_default_str()
+                             ->check(CLI::Range(0.0, 1.0));
+  CLI::Option* tokenizer =
+      command.add_option("--tokenizer", o.tokenizer, "tokenizer.json for --text");
+  command.add_option("--text", o.text, "separators as in this text, instead of random ones")
+      ->needs(tokenizer)
+      ->excludes(density);
 }
 
 }  // namespace
@@ -213,38 +250,26 @@ void RunBenchAttention(const Options& o) {
 void AddBenchAttentionCommand(CLI::App& bench) {
   auto o = std::make_shared<Options>();
   CLI::App* command = bench.add_subcommand("attention", "speed of Sep-Attention");
-  AddChoiceOption(*command, "--kind", o->kind, kKinds, "default: sep");
-  command->add_option("--seq", o->seq, "tokens a sequence (default: 2048)")
-      ->check(CLI::Range(1, 1 << 20));
-  command->add_option("--heads", o->heads, "heads (default: 12)")->check(CLI::Range(1, 1024));
-  command->add_option("--head-dim", o->head_dim, "size of a head (default: 64)")
-      ->check(CLI::Range(1, 1024));
-  command->add_option("--batch", o->batch, "sequences (default: 1)")->check(CLI::Range(1, 4096));
-  command->add_option("--window", o->window, "keys in the window, own included (default: 64)")
-      ->check(CLI::Range(1, 1 << 20));
-  command->add_option("--num-initial", o->num_initial, "initial positions (default: 3)")
-      ->check(CLI::Range(0, 1 << 20));
-  command->add_option("--stride", o->stride, "of fixed_stride (default: 6)")
-      ->check(CLI::Range(1, 1 << 20));
-  CLI::Option* density =
-      command->add_option("--density", o->density, "share of separators (default: 0.16)")
-          ->check(CLI::Range(0.0, 1.0));
-  CLI::Option* tokenizer =
-      command->add_option("--tokenizer", o->tokenizer, "tokenizer.json for --text");
-  command->add_option("--text", o->text, "separators as in this text, instead of random ones")
-      ->needs(tokenizer)
-      ->excludes(density);
-  AddDTypeOption(*command, o->dtype);
-  command->add_option("--threads", o->threads, "threads (default: 1)")->check(CLI::Range(1, 1024));
-  command->add_option("--repeats", o->repeats, "the median is reported (default: 9)")
+  AddChoicesOption(*command, "--kind", o->kinds, kKinds, "default: sep");
+  AddShapeOptions(*command, o->shape);
+  AddRuleOptions(*command, *o);
+  AddDTypesOption(*command, o->dtypes);
+  AddThreadsOption(*command, o->threads);
+  AddIsaOption(*command, o->isas);
+  command->add_option("--repeats", o->repeats, "the median is reported")
+      ->capture_default_str()
       ->check(CLI::Range(1, 100000));
   command->footer(
+      "--kind, --dtype, --threads and --isa take lists: all combinations run in turn, a line "
+      "each.\n"
       "Compares sampled queries and keys with a double reference before anything is timed.\n"
       "visited_pairs counts (query, key) pairs of the batch for one head; forward is 4 D and\n"
       "backward 10 D operations a pair and head. gflops_visited takes visited pairs, "
       "gflops_causal\n"
-      "all j <= i; peak_share is gflops_visited over a loop of FMAs on registers.\n\n"
-      "Example:\n  sepia bench attention --kind sep --seq 2048 --window 64 --threads 2");
+      "all j <= i; peak_share is gflops_visited over a loop of the same instructions on "
+      "registers.\n\n"
+      "Example:\n  sepia bench attention --kind sep,full --dtype bf16 --isa amx,avx512 --threads "
+      "2");
   command->final_callback([o] { RunBenchAttention(*o); });
 }
 

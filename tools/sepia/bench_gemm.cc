@@ -24,7 +24,7 @@ struct Options {
   int64_t m = 2048;
   int64_t n = 3072;
   int64_t k = 768;
-  DType dtype = DType::kFloat32;
+  std::vector<DType> dtypes = {DType::kFloat32};
   int threads = 1;
   int repeats = 9;
 };
@@ -46,13 +46,13 @@ struct Matrix {
 
 // Compares elements of y, spread over all of it, with sums in double: fp32 sums of k terms are
 // within (k + 2) 2^-24 of the sum of magnitudes, and y rounds once more.
-void Verify(kernels::Context& ctx, const Options& o, const Matrix& x, const Matrix& w,
+void Verify(kernels::Context& ctx, const Options& o, DType dtype, const Matrix& x, const Matrix& w,
             const OwnedTensor& y) {
   const OwnedTensor values(DType::kFloat32, y.view().shape());
   kernels::Cast(ctx, y, values);
-  const double rounding = o.dtype == DType::kBFloat16  ? 0x1p-8
-                          : o.dtype == DType::kFloat16 ? 0x1p-11
-                                                       : 0x1p-24;
+  const double rounding = dtype == DType::kBFloat16  ? 0x1p-8
+                          : dtype == DType::kFloat16 ? 0x1p-11
+                                                     : 0x1p-24;
   constexpr int64_t kSamples = 4096;
   const int64_t size = o.m * o.n;
   const int64_t stride = std::max<int64_t>(1, size / kSamples) | 1;
@@ -75,31 +75,31 @@ void Verify(kernels::Context& ctx, const Options& o, const Matrix& x, const Matr
   }
 }
 
-void RunBenchGemm(const Options& o) {
-  Arena scratch("scratch", kernels::LinearScratchBytes(o.m, o.n, o.k, o.dtype, o.threads));
+void RunBenchGemm(const Options& o, DType dtype) {
+  Arena scratch("scratch", kernels::LinearScratchBytes(o.m, o.n, o.k, dtype, o.threads));
   kernels::Context ctx{.num_threads = o.threads, .scratch = &scratch};
-  const Matrix x(ctx, "x", o.dtype, {o.m, o.k});
-  const Matrix w(ctx, "w", o.dtype, {o.n, o.k});
-  const OwnedTensor y(o.dtype, {o.m, o.n});
+  const Matrix x(ctx, "x", dtype, {o.m, o.k});
+  const Matrix w(ctx, "w", dtype, {o.n, o.k});
+  const OwnedTensor y(dtype, {o.m, o.n});
   const kernels::Weight weight{.canonical = w.tensor};
   const auto run = [&] {
     kernels::LinearForward(ctx, {.x = x.tensor, .weight = weight, .bias = {}, .y = y});
   };
   run();
-  Verify(ctx, o, x, w, y);
+  Verify(ctx, o, dtype, x, w, y);
 
   std::vector<double> seconds;
   for (int i = 0; i < o.repeats; ++i) seconds.push_back(TimeOnce(run));
   const Spread spread = Summarize(seconds);
   const double work =
       2e-9 * static_cast<double>(o.m) * static_cast<double>(o.n) * static_cast<double>(o.k);
-  const double peak = kernels::MeasureGemmPeakGflops(o.dtype, o.threads);
+  const double peak = kernels::MeasureGemmPeakGflops(dtype, o.threads);
   const nlohmann::ordered_json result = {
       {"bench", "gemm"},
       {"m", o.m},
       {"n", o.n},
       {"k", o.k},
-      {"dtype", std::string(DTypeName(o.dtype))},
+      {"dtype", std::string(DTypeName(dtype))},
       {"threads", o.threads},
       {"repeats", o.repeats},
       {"seconds", spread.median},
@@ -108,7 +108,7 @@ void RunBenchGemm(const Options& o) {
       {"gflops", work / spread.median},
       {"peak_gflops", peak},
       {"peak_share", work / spread.median / peak},
-      {"backend", kernels::LinearBackendName(o.dtype)},
+      {"backend", kernels::LinearBackendName(dtype)},
   };
   std::cout << result.dump() << std::endl;
 }
@@ -127,7 +127,7 @@ void AddBenchGemmCommand(CLI::App& bench) {
   command->add_option("--k", o->k, "inputs: columns of x and W")
       ->capture_default_str()
       ->check(CLI::Range(1, 1 << 20));
-  AddDTypeOption(*command, o->dtype);
+  AddDTypesOption(*command, o->dtypes);
   command->add_option("--threads", o->threads, "threads")
       ->capture_default_str()
       ->check(CLI::Range(1, 1024));
@@ -138,7 +138,9 @@ void AddBenchGemmCommand(CLI::App& bench) {
       "Compares sampled elements with sums in double before anything is timed. peak_gflops is\n"
       "the best speed of the same op over some shapes of training.\n\n"
       "Example:\n  sepia bench gemm --m 2048 --n 3072 --k 768 --dtype bf16 --threads 2");
-  command->final_callback([o] { RunBenchGemm(*o); });
+  command->final_callback([o] {
+    for (const DType dtype : o->dtypes) RunBenchGemm(*o, dtype);
+  });
 }
 
 }  // namespace sepia::tools
