@@ -18,6 +18,10 @@ if(SEPIA_FUZZ)
 endif()
 
 find_package(CLI11 REQUIRED)
+if(SEPIA_MPI)
+  enable_language(C)  # FindMPI asks the C compiler
+  find_package(MPI REQUIRED COMPONENTS C)
+endif()
 
 # Debian's dnnl-config.cmake insists on OpenCL headers that a CPU build does not need.
 if(SEPIA_ONEDNN)

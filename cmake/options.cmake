@@ -1,5 +1,6 @@
 option(SEPIA_TESTS "Build the tests" ON)
 option(SEPIA_ONEDNN "Matrix products through oneDNN (own kernels otherwise)" ON)
+option(SEPIA_MPI "Several ranks through MPI (one process otherwise)" ON)
 option(SEPIA_FUZZ "Build only the parsers' fuzz targets (clang, libFuzzer)" OFF)
 option(SEPIA_WERROR "Warnings are errors (CI)" OFF)
 set(SEPIA_SANITIZE "" CACHE STRING "Sanitizers, comma separated: address,undefined or thread")

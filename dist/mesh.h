@@ -3,15 +3,18 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "dist/communicator.h"
+#include "dist/launcher.h"
 
 namespace sepia::dist {
 
 class Mesh {
  public:
-  // `tensor` must divide the world size; throws UserError(kUsage) otherwise.
-  Mesh(std::unique_ptr<Communicator> world, int tensor);
+  // Collective. `tensor` must divide the world size, and the ranks of a tensor group must run on
+  // one node (`node` is this rank's): they talk in every block. Throws UserError(kUsage) otherwise.
+  Mesh(std::unique_ptr<Communicator> world, int tensor, const std::string& node = NodeName());
 
   Communicator& world() { return *world_; }
   // Ranks that hold the same shard of the model and different rows of the batch.

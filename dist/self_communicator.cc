@@ -1,5 +1,7 @@
 #include <cstdlib>
 #include <cstring>
+#include <string>
+#include <utility>
 
 #include "dist/communicator.h"
 
@@ -9,8 +11,11 @@ namespace {
 // A sum over one rank is the value itself; a gather of one is a copy.
 class SelfCommunicator final : public Communicator {
  public:
+  explicit SelfCommunicator(std::string name) : name_(std::move(name)) {}
+
   int rank() const override { return 0; }
   int size() const override { return 1; }
+  const std::string& name() const override { return name_; }
 
   Pending AllReduce(kernels::Context&, TensorView, ReduceOp, std::string_view) override {
     return {};
@@ -28,8 +33,11 @@ class SelfCommunicator final : public Communicator {
     return {};
   }
   void Barrier(std::string_view) override {}
-  std::unique_ptr<Communicator> Split(int, int) override { return MakeSelfCommunicator(); }
+  std::unique_ptr<Communicator> Split(int, int, const std::string& name) override {
+    return MakeSelfCommunicator(name);
+  }
   void Abort(int exit_code) override { std::_Exit(exit_code); }
+  Traffic traffic() const override { return {}; }
 
  private:
   static Pending Copy(ConstTensorView input, TensorView output) {
@@ -39,12 +47,14 @@ class SelfCommunicator final : public Communicator {
     }
     return {};
   }
+
+  std::string name_;
 };
 
 }  // namespace
 
-std::unique_ptr<Communicator> MakeSelfCommunicator() {
-  return std::make_unique<SelfCommunicator>();
+std::unique_ptr<Communicator> MakeSelfCommunicator(const std::string& name) {
+  return std::make_unique<SelfCommunicator>(name);
 }
 
 }  // namespace sepia::dist

@@ -1,0 +1,112 @@
+// The only file that knows MPI. Uses MPI 3.1 point-to-point messages and communicator splits.
+#include <mpi.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <exception>
+#include <vector>
+
+#include "base/check.h"
+#include "base/error.h"
+#include "dist/communicator.h"
+#include "dist/group_communicator.h"
+#include "dist/launcher.h"
+#include "dist/transport.h"
+
+namespace sepia::dist {
+namespace {
+
+// MPI counts are ints.
+constexpr size_t kMaxMessage = size_t{1} << 30;
+constexpr int kTag = 1;
+
+// MPI from initialisation to the end of the last communicator. Errors of MPI itself end the job
+// (MPI_ERRORS_ARE_FATAL is the default).
+class MpiRuntime {
+ public:
+  MpiRuntime() {
+    // Calls come from the thread that made the world and from the communication thread, never at
+    // the same time.
+    int provided = 0;
+    MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided);
+    if (provided < MPI_THREAD_SERIALIZED) {
+      throw UserError(ExitCode::kEnvironment,
+                      "this MPI library allows no calls from a second thread "
+                      "(MPI_THREAD_SERIALIZED); use Open MPI as Debian builds it");
+    }
+  }
+  // After a failure other ranks may never come to MPI_Finalize: then this process just ends.
+  ~MpiRuntime() {
+    if (std::uncaught_exceptions() == 0) MPI_Finalize();
+  }
+  MpiRuntime(const MpiRuntime&) = delete;
+  MpiRuntime& operator=(const MpiRuntime&) = delete;
+};
+
+// Communicators live as long as the runtime: freeing one is a collective call, which a rank that
+// fails cannot make.
+class MpiTransport final : public Transport {
+ public:
+  MpiTransport(std::shared_ptr<MpiRuntime> runtime, MPI_Comm comm)
+      : runtime_(std::move(runtime)), comm_(comm) {
+    MPI_Comm_rank(comm_, &rank_);
+    MPI_Comm_size(comm_, &size_);
+  }
+
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+
+  void Exchange(std::span<const std::span<const std::byte>> outgoing,
+                std::span<const std::span<std::byte>> incoming) override {
+    requests_.clear();
+    for (int step = 1; step < size_; ++step) {
+      const int from = (rank_ + size_ - step) % size_;
+      auto rest = incoming[static_cast<size_t>(from)];
+      while (!rest.empty()) {
+        const auto piece = rest.first(std::min(rest.size(), kMaxMessage));
+        MPI_Irecv(piece.data(), static_cast<int>(piece.size()), MPI_BYTE, from, kTag, comm_,
+                  &requests_.emplace_back());
+        rest = rest.subspan(piece.size());
+      }
+    }
+    for (int step = 1; step < size_; ++step) {
+      const int to = (rank_ + step) % size_;
+      auto rest = outgoing[static_cast<size_t>(to)];
+      while (!rest.empty()) {
+        const auto piece = rest.first(std::min(rest.size(), kMaxMessage));
+        MPI_Isend(piece.data(), static_cast<int>(piece.size()), MPI_BYTE, to, kTag, comm_,
+                  &requests_.emplace_back());
+        rest = rest.subspan(piece.size());
+      }
+    }
+    MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE);
+  }
+
+  std::unique_ptr<Transport> Split(int color, int key) override {
+    MPI_Comm part = MPI_COMM_NULL;
+    MPI_Comm_split(comm_, color, key, &part);
+    return std::make_unique<MpiTransport>(runtime_, part);
+  }
+
+  // A process that ends before MPI_Finalize makes mpirun and srun end the others; its code is the
+  // job's. MPI_Abort could not be called: the communication thread may be inside MPI.
+  void Abort(int exit_code) override { std::_Exit(exit_code); }
+
+ private:
+  std::shared_ptr<MpiRuntime> runtime_;
+  MPI_Comm comm_;
+  int rank_ = 0;
+  int size_ = 0;
+  std::vector<MPI_Request> requests_;
+};
+
+}  // namespace
+
+std::unique_ptr<Communicator> MakeWorldCommunicator() {
+  if (!StartedByLauncher()) return MakeSelfCommunicator();
+  const auto runtime = std::make_shared<MpiRuntime>();
+  return MakeGroupCommunicator(std::make_shared<MpiTransport>(runtime, MPI_COMM_WORLD),
+                               std::make_shared<WorkQueue>(), "world");
+}
+
+}  // namespace sepia::dist
