@@ -18,7 +18,7 @@ void EmbeddingForward(Context& ctx, const EmbeddingForwardArgs& args) {
   CheckDevice(ctx);
   CheckMatrix(args.table, "table");
   CheckComputeDType(args.table.dtype(), "table");
-  CheckTokens(args.tokens, args.table.dim(0));
+  CheckTokens(args.tokens, args.vocabulary.vocab_size(args.table.dim(0)));
   CheckTensor(args.y, "y", args.table.dtype(),
               {args.tokens.dim(0), args.tokens.dim(1), args.table.dim(1)});
   cpu::EmbeddingForward(ctx, args);
@@ -28,7 +28,7 @@ void EmbeddingBackward(Context& ctx, const EmbeddingBackwardArgs& args) {
   CheckDevice(ctx);
   CheckMatrix(args.dtable, "dtable");
   CheckComputeDType(args.dy.dtype(), "dy");
-  CheckTokens(args.tokens, args.dtable.dim(0));
+  CheckTokens(args.tokens, args.vocabulary.vocab_size(args.dtable.dim(0)));
   CheckTensor(args.dtable, "dtable", DType::kFloat32, args.dtable.shape());
   CheckTensor(args.dy, "dy", args.dy.dtype(),
               {args.tokens.dim(0), args.tokens.dim(1), args.dtable.dim(1)});

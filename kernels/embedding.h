@@ -1,15 +1,20 @@
 // Rows of the embedding matrix. Source: torch.nn.Embedding; NeoX word_embeddings.
+//
+// A table may hold a part of the vocabulary: tokens of other parts then give rows of zeros, so that
+// the parts' results add up, and no gradient. V below is the number of rows of the part.
 #pragma once
 
 #include "base/tensor.h"
 #include "kernels/context.h"
+#include "kernels/vocabulary_part.h"
 
 namespace sepia::kernels {
 
 struct EmbeddingForwardArgs {
-  ConstTensorView tokens;  // [B, T] int32, each in [0, V)
+  ConstTensorView tokens;  // [B, T] int32, each in [0, vocabulary size)
   ConstTensorView table;   // [V, C] compute dtype
   TensorView y;            // [B, T, C] compute dtype
+  VocabularyPart vocabulary = {};
 };
 void EmbeddingForward(Context& ctx, const EmbeddingForwardArgs& args);
 
@@ -20,6 +25,7 @@ struct EmbeddingBackwardArgs {
   ConstTensorView dy;      // [B, T, C] compute dtype
   TensorView dtable;       // [V, C] fp32
   GradMode grad_mode;
+  VocabularyPart vocabulary = {};
 };
 void EmbeddingBackward(Context& ctx, const EmbeddingBackwardArgs& args);
 

@@ -26,7 +26,9 @@ void LmHeadLoss(Context& ctx, const LmHeadLossArgs& args) {
   CheckOperands(ctx, args.x, args.weight);
   const int64_t m = args.x.dim(0);
   CheckTensor(args.targets, "targets", DType::kInt32, {m});
-  CheckTargets(args.targets, args.weight.canonical.dim(0));
+  CheckTargets(args.targets, args.vocabulary.vocab_size(args.weight.canonical.dim(0)));
+  CHECK(args.vocabulary.num_parts == 1 || args.gather_statistics,
+        "a part of the vocabulary needs gather_statistics");
   CheckOptional(args.loss_mask, "loss_mask", DType::kUInt8, {m});
   CheckTensor(args.loss_sum, "loss_sum", DType::kFloat64, {1});
   const bool with_gradients = !args.dx.empty();

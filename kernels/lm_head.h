@@ -2,10 +2,16 @@
 //
 // logits = x W^T (no bias); loss_r = logsumexp(logits_r) - logits_r[target_r], fp32, over all V
 // (padded) columns. Masked targets contribute neither loss nor gradient.
+//
+// The weight may hold a part of the vocabulary. V below is the number of rows of the part, and dx
+// is then a partial sum: the ranks' dx add up to the gradient. The loss is whole on every rank.
 #pragma once
+
+#include <functional>
 
 #include "base/tensor.h"
 #include "kernels/context.h"
+#include "kernels/vocabulary_part.h"
 #include "kernels/weight.h"
 
 namespace sepia::kernels {
@@ -14,7 +20,7 @@ namespace sepia::kernels {
 struct LmHeadLossArgs {
   ConstTensorView x;          // [M, C] compute dtype
   const Weight& weight;       // [V, C]
-  ConstTensorView targets;    // [M] int32, each in [0, V)
+  ConstTensorView targets;    // [M] int32, each in [0, vocabulary size)
   ConstTensorView loss_mask;  // [M] uint8 or empty: all count
   TensorView loss_sum;        // [1] f64: sum over unmasked targets
   GradMode loss_mode;         // of loss_sum
@@ -23,6 +29,10 @@ struct LmHeadLossArgs {
   TensorView dx;               // [M, C] compute dtype, overwritten
   TensorView dweight;          // [V, C] fp32
   GradMode grad_mode = GradMode::kOverwrite;  // of dweight
+  VocabularyPart vocabulary = {};
+  // For a part: all[p] = what part p has as `own`, [rows, 3] f64 (largest logit, sum of
+  // exponentials above it, logit of the target). Called once a chunk of rows, by all parts.
+  std::function<void(ConstTensorView own, TensorView all)> gather_statistics = nullptr;
 };
 void LmHeadLoss(Context& ctx, const LmHeadLossArgs& args);
 
@@ -34,7 +44,8 @@ struct LmHeadLogitsArgs {
 };
 void LmHeadLogits(Context& ctx, const LmHeadLogitsArgs& args);
 
-int64_t LmHeadScratchBytes(int64_t m, int64_t c, int64_t v, DType dtype, int num_threads);
+int64_t LmHeadScratchBytes(int64_t m, int64_t c, int64_t v, DType dtype, int num_threads,
+                           int num_parts = 1);
 
 namespace cpu {  // arguments are checked already
 void LmHeadLoss(Context& ctx, const LmHeadLossArgs& args);

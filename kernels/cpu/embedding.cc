@@ -12,19 +12,30 @@ namespace sepia::kernels {
 namespace {
 
 constexpr int64_t kPlaceGrain = 32;
-constexpr int64_t kTokenGrain = 64;
+constexpr int64_t kRowGrain = 64;
 
-// The places of each token, in order: places[begin[t]] ... places[begin[t + 1] - 1] (counting
+// The row of a token in a part that begins at `first` and has `rows` rows; -1 in another part.
+int64_t RowOf(int32_t token, int64_t first, int64_t rows) {
+  const int64_t row = token - first;
+  return row >= 0 && row < rows ? row : -1;
+}
+
+// The places of each row's token, in order: places[begin[r]] ... places[begin[r + 1] - 1] (counting
 // sort).
-struct PlacesByToken {
-  PlacesByToken(std::span<const int32_t> tokens, int64_t vocab_size)
-      : begin(static_cast<size_t>(vocab_size) + 1), places(tokens.size()) {
-    for (const int32_t token : tokens) ++begin[static_cast<size_t>(token) + 1];
-    for (size_t t = 1; t < begin.size(); ++t) begin[t] += begin[t - 1];
+struct PlacesByRow {
+  PlacesByRow(std::span<const int32_t> tokens, int64_t first, int64_t rows)
+      : begin(static_cast<size_t>(rows) + 1) {
+    for (const int32_t token : tokens) {
+      const int64_t row = RowOf(token, first, rows);
+      if (row >= 0) ++begin[static_cast<size_t>(row) + 1];
+    }
+    for (size_t r = 1; r < begin.size(); ++r) begin[r] += begin[r - 1];
+    places.resize(static_cast<size_t>(begin.back()));
     std::vector<int64_t> next(begin.begin(), begin.end() - 1);
     for (size_t place = 0; place < tokens.size(); ++place) {
-      const auto token = static_cast<size_t>(tokens[place]);
-      places[static_cast<size_t>(next[token]++)] = static_cast<int64_t>(place);
+      const int64_t row = RowOf(tokens[place], first, rows);
+      if (row < 0) continue;
+      places[static_cast<size_t>(next[static_cast<size_t>(row)]++)] = static_cast<int64_t>(place);
     }
   }
 
@@ -48,28 +59,36 @@ void cpu::EmbeddingForward(Context& ctx, const EmbeddingForwardArgs& args) {
   const int64_t row_bytes = args.table.dim(1) * DTypeSize(args.table.dtype());
   const auto* table = static_cast<const std::byte*>(args.table.raw());
   auto* y = static_cast<std::byte*>(args.y.raw());
+  const int64_t rows = args.table.dim(0);
+  const int64_t first = args.vocabulary.first(rows);
   ParallelForRange(ctx, args.tokens.num_elements(), kPlaceGrain, [&](int64_t begin, int64_t end) {
     for (int64_t place = begin; place < end; ++place) {
-      const int64_t token = tokens[static_cast<size_t>(place)];
-      std::memcpy(y + place * row_bytes, table + token * row_bytes, static_cast<size_t>(row_bytes));
+      const int64_t row = RowOf(tokens[static_cast<size_t>(place)], first, rows);
+      const auto size = static_cast<size_t>(row_bytes);
+      if (row < 0) {
+        std::memset(y + place * row_bytes, 0, size);
+      } else {
+        std::memcpy(y + place * row_bytes, table + row * row_bytes, size);
+      }
     }
   });
 }
 
 void cpu::EmbeddingBackward(Context& ctx, const EmbeddingBackwardArgs& args) {
   const int64_t c = args.dtable.dim(1);
-  const PlacesByToken by_token(args.tokens.span<int32_t>(), args.dtable.dim(0));
+  const int64_t rows = args.dtable.dim(0);
+  const PlacesByRow by_row(args.tokens.span<int32_t>(), args.vocabulary.first(rows), rows);
   float* dtable = args.dtable.data<float>();
   DispatchCompute(args.dy.dtype(), [&](auto tag) {
     using T = decltype(tag);
     const T* dy = args.dy.data<T>();
-    ParallelForRange(ctx, args.dtable.dim(0), kTokenGrain, [&](int64_t first, int64_t last) {
-      for (int64_t token = first; token < last; ++token) {
-        float* row = dtable + token * c;
+    ParallelForRange(ctx, rows, kRowGrain, [&](int64_t first, int64_t last) {
+      for (int64_t r = first; r < last; ++r) {
+        float* row = dtable + r * c;
         if (args.grad_mode == GradMode::kOverwrite) std::fill_n(row, c, 0.0f);
-        const int64_t end = by_token.begin[static_cast<size_t>(token) + 1];
-        for (int64_t i = by_token.begin[static_cast<size_t>(token)]; i < end; ++i) {
-          AddRow(dy + by_token.places[static_cast<size_t>(i)] * c, c, row);
+        const int64_t end = by_row.begin[static_cast<size_t>(r) + 1];
+        for (int64_t i = by_row.begin[static_cast<size_t>(r)]; i < end; ++i) {
+          AddRow(dy + by_row.places[static_cast<size_t>(i)] * c, c, row);
         }
       }
     });

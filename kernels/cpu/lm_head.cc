@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <span>
 
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/isa/softmax_rows.h"
@@ -39,31 +40,91 @@ struct Chunk {
   int64_t begin, rows;
   TensorView logits;  // [rows, V] fp32
   double* losses;     // [rows]
+  // Of a vocabulary in parts: [rows, 3] of this part, [parts, rows, 3] of all.
+  TensorView own_statistics, statistics;
 };
 
-// Logits of one row into its loss and, if wanted, their gradient in place.
-void LossRow(const LmHeadLossArgs& args, const Chunk& chunk, int64_t row) {
+// A row of logits, or its part of the vocabulary, in three numbers.
+struct RowStatistics {
+  double max = 0;           // largest logit
+  double sum = 0;           // of exp(logit - max); NaN if any logit is
+  double target_logit = 0;  // zero when the target is in another part
+};
+
+constexpr int64_t kStatistics = sizeof(RowStatistics) / sizeof(double);
+
+bool IsMasked(const LmHeadLossArgs& args, int64_t place) {
+  return !args.loss_mask.empty() && args.loss_mask.data<uint8_t>()[place] == 0;
+}
+
+// The target's column in this part; outside [0, V) when it is in another.
+int64_t TargetColumn(const LmHeadLossArgs& args, const Chunk& chunk, int64_t row) {
+  return args.targets.data<int32_t>()[chunk.begin + row] -
+         args.vocabulary.first(chunk.logits.dim(1));
+}
+
+RowStatistics Statistics(const LmHeadLossArgs& args, const Chunk& chunk, int64_t row) {
+  if (IsMasked(args, chunk.begin + row)) return {};
   const int64_t v = chunk.logits.dim(1);
-  const int64_t place = chunk.begin + row;
-  const int64_t target = args.targets.data<int32_t>()[place];
+  const float* logits = chunk.logits.data<float>() + row * v;
+  const cpu::ExpSum sum = SEPIA_BY_ISA(SumOfExps)(logits, v);
+  const int64_t target = TargetColumn(args, chunk, row);
+  return {static_cast<double>(sum.max), sum.sum,
+          target >= 0 && target < v ? static_cast<double>(logits[target]) : 0.0};
+}
+
+// All parts of a row, in the order of parts.
+RowStatistics Combine(const Chunk& chunk, int64_t row) {
+  const auto parts = std::span(static_cast<const RowStatistics*>(chunk.statistics.raw()),
+                               static_cast<size_t>(chunk.statistics.dim(0) * chunk.rows));
+  RowStatistics whole = parts[static_cast<size_t>(row)];
+  for (size_t i = static_cast<size_t>(row + chunk.rows); i < parts.size();
+       i += static_cast<size_t>(chunk.rows)) {
+    whole.max = std::max(whole.max, parts[i].max);
+    whole.target_logit += parts[i].target_logit;
+  }
+  whole.sum = 0;
+  for (auto i = static_cast<size_t>(row); i < parts.size(); i += static_cast<size_t>(chunk.rows)) {
+    whole.sum += parts[i].sum * std::exp(parts[i].max - whole.max);
+  }
+  return whole;
+}
+
+// The row's loss and, if wanted, the gradient of its logits in their place.
+void FinishRow(const LmHeadLossArgs& args, const Chunk& chunk, int64_t row,
+               const RowStatistics& whole) {
+  const int64_t v = chunk.logits.dim(1);
   float* logits = chunk.logits.data<float>() + row * v;
-  if (!args.loss_mask.empty() && args.loss_mask.data<uint8_t>()[place] == 0) {
+  if (IsMasked(args, chunk.begin + row)) {
     chunk.losses[row] = 0.0;
     std::fill_n(logits, v, 0.0f);
     return;
   }
-  const cpu::ExpSum sum = SEPIA_BY_ISA(SumOfExps)(logits, v);
-  chunk.losses[row] =
-      static_cast<double>(sum.max) + std::log(sum.sum) - static_cast<double>(logits[target]);
+  chunk.losses[row] = whole.max + std::log(whole.sum) - whole.target_logit;
   if (args.dx.empty()) return;
   SEPIA_BY_ISA(WriteSoftmaxGradient)
   ({.logits = logits,
     .size = v,
-    .row = sum,
-    .target = target,
+    .row = {static_cast<float>(whole.max), whole.sum},
+    .target = TargetColumn(args, chunk, row),
     .scale = args.grad_scale.data<float>()[0],
     .out_dtype = args.x.dtype(),
     .out = logits});
+}
+
+// Logits of the chunk into losses and gradients.
+void LossRows(Context& ctx, const LmHeadLossArgs& args, const Chunk& chunk) {
+  if (args.vocabulary.num_parts == 1) {
+    cpu::ParallelFor(ctx, chunk.rows, [&](int64_t row) {
+      FinishRow(args, chunk, row, Statistics(args, chunk, row));
+    });
+    return;
+  }
+  auto* own = static_cast<RowStatistics*>(chunk.own_statistics.raw());
+  cpu::ParallelFor(ctx, chunk.rows, [&](int64_t row) { own[row] = Statistics(args, chunk, row); });
+  args.gather_statistics(chunk.own_statistics, chunk.statistics);
+  cpu::ParallelFor(ctx, chunk.rows,
+                   [&](int64_t row) { FinishRow(args, chunk, row, Combine(chunk, row)); });
 }
 
 // Undoes logits = x W^T: dx = dlogits W; dW (+)= dlogits^T x.
@@ -101,17 +162,27 @@ void cpu::LmHeadLoss(Context& ctx, const LmHeadLossArgs& args) {
   const int64_t v = args.weight.canonical.dim(0);
   const bool with_gradients = !args.dx.empty();
   const int64_t rows = ChunkRows(m, v);
+  const int64_t parts = args.vocabulary.num_parts;
   ScratchScope scratch(*ctx.scratch);
   const TensorView logits = scratch.Allocate("lm_head.logits", DType::kFloat32, {rows, v});
   const TensorView losses = scratch.Allocate("lm_head.losses", DType::kFloat64, {rows});
+  const TensorView own_statistics =
+      scratch.Allocate("lm_head.own_statistics", DType::kFloat64, {rows, kStatistics});
+  const TensorView statistics =
+      scratch.Allocate("lm_head.statistics", DType::kFloat64, {parts, rows, kStatistics});
 
   double loss = args.loss_mode == GradMode::kAccumulate ? args.loss_sum.data<double>()[0] : 0.0;
   GradMode mode = args.grad_mode;
   for (int64_t begin = 0; begin < m; begin += rows) {
     const int64_t count = std::min(rows, m - begin);
-    const Chunk chunk{begin, count, logits.Rows(0, count), losses.data<double>()};
+    const Chunk chunk{begin,
+                      count,
+                      logits.Rows(0, count),
+                      losses.data<double>(),
+                      own_statistics.Rows(0, count),
+                      TensorView(statistics.raw(), DType::kFloat64, {parts, count, kStatistics})};
     Logits(ctx, args.x.Rows(begin, count), args.weight, chunk.logits);
-    ParallelFor(ctx, chunk.rows, [&](int64_t row) { LossRow(args, chunk, row); });
+    LossRows(ctx, args, chunk);
     for (int64_t row = 0; row < chunk.rows; ++row) loss += chunk.losses[row];
     if (!with_gradients) continue;
     LogitsBackward(ctx, args, chunk, mode);
@@ -127,12 +198,15 @@ void cpu::LmHeadLogits(Context& ctx, const LmHeadLogitsArgs& args) {
   Logits(ctx, args.x, args.weight, args.logits);
 }
 
-int64_t LmHeadScratchBytes(int64_t m, int64_t c, int64_t v, DType dtype, int num_threads) {
+int64_t LmHeadScratchBytes(int64_t m, int64_t c, int64_t v, DType dtype, int num_threads,
+                           int num_parts) {
   const int64_t rows = ChunkRows(m, v);
   const int64_t logits = rows * v * static_cast<int64_t>(sizeof(float)) + Arena::kAlignment;
   const int64_t losses = rows * static_cast<int64_t>(sizeof(double)) + Arena::kAlignment;
+  const int64_t statistics =
+      (1 + num_parts) * rows * static_cast<int64_t>(sizeof(RowStatistics)) + 2 * Arena::kAlignment;
   const int64_t last = m - m / std::max<int64_t>(rows, 1) * rows;
-  return logits + losses +
+  return logits + losses + statistics +
          std::max({MaxGemmScratch(rows, c, v, dtype, num_threads),
                    MaxGemmScratch(last, c, v, dtype, num_threads),
                    cpu::GemmScratchBytes(m, v, c, DType::kFloat32, num_threads)});

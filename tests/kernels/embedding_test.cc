@@ -102,5 +102,39 @@ TEST(EmbeddingChecks, TokensOutsideTheVocabularyAreRefused) {
   }
 }
 
+// Ranks that hold parts of the table: their rows add up, their gradients lie one below the other.
+TEST_P(EmbeddingTest, PartsOfTheVocabularyMakeUpTheWhole) {
+  constexpr int64_t kRows = 4;
+  constexpr int kParts = 3;
+  const OwnedTensor tokens = RandomTokens({2, 30}, kRows * kParts, 1);
+  const OwnedTensor table = RandomTensor(GetParam(), {kRows * kParts, 5}, 2);
+  const OwnedTensor dy = RandomTensor(GetParam(), {2, 30, 5}, 3);
+  const OwnedTensor whole(GetParam(), {2, 30, 5});
+  const OwnedTensor part_y(GetParam(), {2, 30, 5});
+  const OwnedTensor dwhole(DType::kFloat32, {kRows * kParts, 5});
+  const OwnedTensor dparts(DType::kFloat32, {kRows * kParts, 5});
+  TestContext context(2);
+  EmbeddingForward(context, {.tokens = tokens, .table = table, .y = whole});
+  EmbeddingBackward(
+      context, {.tokens = tokens, .dy = dy, .dtable = dwhole, .grad_mode = GradMode::kOverwrite});
+  std::vector<double> sum(2 * 30 * 5);
+  for (int part = 0; part < kParts; ++part) {
+    const VocabularyPart vocabulary{part, kParts};
+    EmbeddingForward(context, {.tokens = tokens,
+                               .table = table.view().Rows(part * kRows, kRows),
+                               .y = part_y,
+                               .vocabulary = vocabulary});
+    const std::vector<double> values = Values(part_y);
+    for (size_t i = 0; i < sum.size(); ++i) sum[i] += values[i];
+    EmbeddingBackward(context, {.tokens = tokens,
+                                .dy = dy,
+                                .dtable = dparts.view().Rows(part * kRows, kRows),
+                                .grad_mode = GradMode::kOverwrite,
+                                .vocabulary = vocabulary});
+  }
+  EXPECT_EQ(sum, Values(whole));
+  EXPECT_TRUE(SameBits(dparts, dwhole));
+}
+
 }  // namespace
 }  // namespace sepia::kernels

@@ -1,7 +1,9 @@
 #include "kernels/lm_head.h"
 
 #include <cmath>
+#include <cstring>
 #include <limits>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -52,24 +54,74 @@ struct Head {
   TestContext MakeContext(int num_threads) const {
     return TestContext(num_threads, LmHeadScratchBytes(m, c, v, x.view().dtype(), num_threads));
   }
+  LmHeadLossArgs Args(bool masked, GradMode mode) const {
+    return {.x = x,
+            .weight = weight,
+            .targets = targets,
+            .loss_mask = masked ? ConstTensorView(mask) : ConstTensorView(),
+            .loss_sum = loss,
+            .loss_mode = mode,
+            .grad_scale = scale,
+            .dx = dx,
+            .dweight = dweight,
+            .grad_mode = mode};
+  }
   void Run(int num_threads, bool masked, GradMode mode, bool with_gradients = true) {
     TestContext context = MakeContext(num_threads);
-    LmHeadLossArgs args{.x = x,
-                        .weight = weight,
-                        .targets = targets,
-                        .loss_mask = masked ? ConstTensorView(mask) : ConstTensorView(),
-                        .loss_sum = loss,
-                        .loss_mode = mode,
-                        .grad_scale = {},
-                        .dx = {},
-                        .dweight = {},
-                        .grad_mode = mode};
-    if (with_gradients) {
-      args.grad_scale = scale;
-      args.dx = dx;
-      args.dweight = dweight;
+    LmHeadLossArgs args = Args(masked, mode);
+    if (!with_gradients) {
+      args.grad_scale = {};
+      args.dx = {};
+      args.dweight = {};
     }
     LmHeadLoss(context, args);
+  }
+
+  // The vocabulary in parts, as ranks would compute it: dx is the rounded sum of the parts'. The
+  // first pass only learns the statistics that the second one gathers.
+  void RunInParts(int num_parts, bool masked, GradMode mode) {
+    const int64_t rows = v / num_parts;
+    std::vector<double> sum(static_cast<size_t>(m * c));
+    std::vector<double> statistics;
+    const double loss_before = loss.data<double>()[0];
+    const OwnedTensor dweight_before = Copy(dweight);
+    for (const bool learning : {true, false}) {
+      std::vector<double> learned;
+      for (int part = 0; part < num_parts; ++part) {
+        loss.data<double>()[0] = loss_before;
+        const Weight part_weight{.canonical = w.view().Rows(part * rows, rows)};
+        LmHeadLossArgs args = Args(masked, mode);
+        const LmHeadLossArgs part_args{
+            .x = args.x,
+            .weight = part_weight,
+            .targets = args.targets,
+            .loss_mask = args.loss_mask,
+            .loss_sum = args.loss_sum,
+            .loss_mode = mode,
+            .grad_scale = args.grad_scale,
+            .dx = args.dx,
+            .dweight = dweight.view().Rows(part * rows, rows),
+            .grad_mode = mode,
+            .vocabulary = {part, num_parts},
+            .gather_statistics = [&](ConstTensorView own, TensorView all) {
+              const auto values = own.span<double>();
+              learned.insert(learned.end(), values.begin(), values.end());
+              if (!learning) std::copy(statistics.begin(), statistics.end(), all.data<double>());
+            }};
+        TestContext context(2, LmHeadScratchBytes(m, c, rows, x.view().dtype(), 2, num_parts));
+        LmHeadLoss(context, part_args);
+        if (learning) continue;
+        const std::vector<double> part_dx = Values(dx);
+        for (size_t i = 0; i < sum.size(); ++i) sum[i] += part_dx[i];
+      }
+      statistics = learned;
+      if (learning)
+        std::memcpy(dweight.view().raw(), dweight_before.view().raw(),
+                    static_cast<size_t>(dweight.view().num_bytes()));
+    }
+    for (size_t i = 0; i < sum.size(); ++i) {
+      testing::Set(dx, static_cast<int64_t>(i), static_cast<float>(sum[i]));
+    }
   }
 
   int64_t m, c, v;
@@ -124,7 +176,7 @@ class LmHeadTest : public ::testing::TestWithParam<DType> {};
 INSTANTIATE_TEST_SUITE_P(DTypes, LmHeadTest, ::testing::ValuesIn(testing::kComputeDTypes),
                          testing::DTypeParamName);
 
-void CheckLossAndGradients(Head& head, bool masked, GradMode mode) {
+void CheckLossAndGradients(Head& head, bool masked, GradMode mode, int num_parts = 1) {
   const auto m = static_cast<size_t>(head.m);
   const auto c = static_cast<size_t>(head.c);
   const auto v = static_cast<size_t>(head.v);
@@ -132,7 +184,11 @@ void CheckLossAndGradients(Head& head, bool masked, GradMode mode) {
   const Expected expected(head, masked);
   const double loss = expected.loss + (adds ? Values(head.loss)[0] : 0.0);
   const Vector before = adds ? Values(head.dweight) : Vector(v * c);
-  head.Run(2, masked, mode);
+  if (num_parts == 1) {
+    head.Run(2, masked, mode);
+  } else {
+    head.RunInParts(num_parts, masked, mode);
+  }
   EXPECT_NEAR(Values(head.loss)[0], loss, expected.loss_error);
 
   const Vector x = Values(head.x);
@@ -145,7 +201,10 @@ void CheckLossAndGradients(Head& head, bool masked, GradMode mode) {
       [&](size_t i) {
         const double error =
             dx_error[i] * 1.01 + static_cast<double>(v + 2) * kU32 * dx_magnitude[i];
-        return error + RoundingError(head.x.view().dtype(), std::abs(dx[i]) + error);
+        // Each part's share of the sum is rounded on its own, the sum once more.
+        const double shares = num_parts == 1 ? 0.0 : dx_magnitude[i];
+        return error +
+               num_parts * RoundingError(head.x.view().dtype(), std::abs(dx[i]) + shares + error);
       },
       "dx");
 
@@ -174,6 +233,15 @@ TEST_P(LmHeadTest, MatchesDouble) {
         Head head(GetParam(), size.m, size.c, size.v);
         CheckLossAndGradients(head, masked, mode);
       }
+    }
+  }
+}
+
+TEST_P(LmHeadTest, PartsOfTheVocabularyMatchDouble) {
+  for (const int num_parts : {2, 4}) {
+    for (const bool masked : {false, true}) {
+      Head head(GetParam(), 7, 5, 52);
+      CheckLossAndGradients(head, masked, GradMode::kOverwrite, num_parts);
     }
   }
 }
