@@ -33,6 +33,17 @@ int64_t ResidentBytes() {
   return resident_pages * sysconf(_SC_PAGESIZE);
 }
 
+int64_t PeakResidentBytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string word; status >> word;) {
+    int64_t kib = 0;
+    if (word == "VmHWM:" && status >> kib) return kib * 1024;
+  }
+  return 0;
+}
+
+void ResetPeakResident() { std::ofstream("/proc/self/clear_refs") << "5"; }
+
 std::string CommandLine() {
   std::ifstream file("/proc/self/cmdline", std::ios::binary);
   const std::string words((std::istreambuf_iterator<char>(file)), {});

@@ -140,11 +140,12 @@ TEST(Bench, PrintsItsKeys) {
       {{"step", "--model", "pythia-14m", "--seq", "32", "--steps", "1", "--dtype", "bf16",
         "--attention", "sep", "--window", "8", "--full-layers", "0,-1", "--threads", "2"},
        {"median_s", "tokens_per_s", "fwd_s", "bwd_s", "opt_s", "peak_rss_bytes", "mfu",
-        "gemm_peak_gflops"}},
+        "gemm_peak_gflops", "planned_bytes", "measured_growth_bytes"}},
       {{"attention", "--kind", "sep", "--seq", "64", "--heads", "1", "--head-dim", "64", "--batch",
         "1", "--window", "8", "--density", "0.16", "--dtype", "bf16", "--threads", "2"},
        {"fwd_s", "bwd_s", "visited_pairs", "gflops_visited", "gflops_causal", "peak_share"}},
-      {{"gemm", "--m", "32", "--n", "32", "--k", "32"}, {"gflops", "peak_gflops", "peak_share"}}};
+      {{"gemm", "--m", "32", "--n", "32", "--k", "32"},
+       {"gflops", "bwd_gflops", "peak_gflops", "peak_share"}}};
   for (const auto& [options, keys] : benches) {
     Words words = {"bench"};
     words.insert(words.end(), options.begin(), options.end());
@@ -156,6 +157,41 @@ TEST(Bench, PrintsItsKeys) {
       EXPECT_GT(line[key].get<double>(), 0) << key;
     }
   }
+}
+
+std::vector<json> JsonLines(const std::string& output) {
+  std::vector<json> lines;
+  std::istringstream stream(output);
+  for (std::string line; std::getline(stream, line);) {
+    if (line[0] == '{') lines.push_back(json::parse(line));
+  }
+  return lines;
+}
+
+TEST(Bench, ListsRunEveryCombination) {
+  const ProcessResult attention =
+      RunSepia({"bench", "attention", "--kind", "sep,full", "--dtype", "fp32,bf16", "--threads",
+                "1,2", "--seq", "33", "--heads", "1", "--head-dim", "8", "--repeats", "1"});
+  EXPECT_EQ(attention.code, 0) << attention.output;
+  EXPECT_EQ(JsonLines(attention.output).size(), 8);
+  const ProcessResult gemm =
+      RunSepia({"bench", "gemm", "--model", "pythia-14m", "--seq", "16", "--repeats", "1"});
+  EXPECT_EQ(gemm.code, 0) << gemm.output;
+  EXPECT_EQ(JsonLines(gemm.output).size(), 5);
+}
+
+TEST(Bench, PacedStepsWaitForLines) {
+  const ProcessResult result = RunSepia({"bench", "step", "--model", "pythia-14m", "--seq", "16",
+                                         "--attention", "sep,full", "--paced"},
+                                        {.input = "\n\n"});
+  ASSERT_EQ(result.code, 0) << result.output;
+  const std::vector<json> lines = JsonLines(result.output);
+  ASSERT_EQ(lines.size(), 5);
+  EXPECT_EQ(lines[0]["ready"], 2);
+  EXPECT_EQ(lines[1]["seconds"].size(), 2);
+  EXPECT_EQ(lines[2]["seconds"].size(), 2);
+  EXPECT_EQ(lines[3]["attention"], "sep");
+  EXPECT_EQ(lines[4]["attention"], "full");
 }
 
 struct BadCase {

@@ -1,33 +1,15 @@
 #include "tools/sepia/attention_workload.h"
 
-#include <algorithm>
-
 #include "base/check.h"
-#include "base/philox.h"
-#include "kernels/elementwise.h"
 #include "kernels/sep_attention.h"
 #include "tools/sepia/attention_check.h"
+#include "tools/sepia/random_tensor.h"
 
 namespace sepia::tools {
 namespace {
 
 using kernels::cpu::Isa;
 using kernels::cpu::ScopedIsa;
-
-// Normal numbers. Long tensors repeat a million of them, which takes 0.1 s to make.
-OwnedTensor RandomTensor(const char* name, DType dtype, const Shape& shape) {
-  const PhiloxStream random(2, name);
-  std::vector<float> period(static_cast<size_t>(std::min<int64_t>(shape.num_elements(), 999'983)));
-  for (size_t i = 0; i < period.size(); ++i) period[i] = random.Normal(i);
-  const OwnedTensor values(DType::kFloat32, shape);
-  for (int64_t i = 0; i < shape.num_elements(); ++i) {
-    values.data<float>()[i] = period[static_cast<size_t>(i) % period.size()];
-  }
-  OwnedTensor tensor(dtype, shape);
-  kernels::Context ctx;
-  kernels::Cast(ctx, values, tensor);
-  return tensor;
-}
 
 const char* IsaNameOn(Isa isa, DType dtype) {
   const ScopedIsa scope(isa);

@@ -29,6 +29,17 @@ void AddThreadsOption(CLI::App& command, std::vector<int>& threads) {
       ->check(CLI::Range(1, 1024));
 }
 
+void AddRepeatsOption(CLI::App& command, int& repeats) {
+  command.add_option("--repeats", repeats, "the median is reported")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 100000));
+}
+
+kernels::cpu::Isa PeakIsa(DType dtype) {
+  const kernels::cpu::Isa active = kernels::cpu::ActiveIsa();
+  return dtype == DType::kBFloat16 ? active : std::min(active, kernels::cpu::Isa::kAvx512);
+}
+
 Spread Summarize(std::vector<double> values) {
   CHECK(!values.empty());
   std::sort(values.begin(), values.end());

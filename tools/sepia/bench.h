@@ -8,6 +8,7 @@
 #include <CLI/CLI.hpp>
 
 #include "base/dtype.h"
+#include "kernels/cpu/cpu_features.h"
 
 namespace sepia::tools {
 
@@ -22,6 +23,10 @@ void AddDTypesOption(CLI::App& command, std::vector<DType>& dtypes);
 
 // --threads, one or several numbers.
 void AddThreadsOption(CLI::App& command, std::vector<int>& threads);
+void AddRepeatsOption(CLI::App& command, int& repeats);
+
+// The instruction set whose register peak bounds products of this dtype on this machine.
+kernels::cpu::Isa PeakIsa(DType dtype);
 
 // Of repeated measurements.
 struct Spread {

@@ -256,9 +256,7 @@ void AddBenchAttentionCommand(CLI::App& bench) {
   AddDTypesOption(*command, o->dtypes);
   AddThreadsOption(*command, o->threads);
   AddIsaOption(*command, o->isas);
-  command->add_option("--repeats", o->repeats, "the median is reported")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 100000));
+  AddRepeatsOption(*command, o->repeats);
   command->footer(
       "--kind, --dtype, --threads and --isa take lists: all combinations run in turn, a line "
       "each.\n"

@@ -1,146 +1,135 @@
-// sepia bench gemm: one linear layer, y = x W^T.
-#include <algorithm>
-#include <cmath>
+// sepia bench gemm: linear layers, y = x W^T, and their gradients.
 #include <iostream>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include <fmt/core.h>
 #include <nlohmann/json.hpp>
 
-#include "base/buffer.h"
-#include "base/error.h"
-#include "base/philox.h"
-#include "kernels/elementwise.h"
-#include "kernels/gemm_peak.h"
+#include "kernels/cpu/register_peak.h"
 #include "kernels/linear.h"
 #include "tools/sepia/bench.h"
+#include "tools/sepia/linear_workload.h"
+#include "trainer/config.h"
 
 namespace sepia::tools {
 namespace {
 
 struct Options {
-  int64_t m = 2048;
-  int64_t n = 3072;
-  int64_t k = 768;
+  LinearLayer layer = {.name = "given", .m = 2048, .n = 3072, .k = 768};
+  std::string model;
+  int64_t seq = 2048;
+  int64_t micro = 1;
   std::vector<DType> dtypes = {DType::kFloat32};
-  int threads = 1;
+  std::vector<int> threads = {1};
   int repeats = 9;
 };
 
-// Normal values, rounded to the dtype, and the same values in fp32.
-struct Matrix {
-  Matrix(kernels::Context& ctx, const char* name, DType dtype, const Shape& shape)
-      : tensor(dtype, shape), values(DType::kFloat32, shape) {
-    const PhiloxStream random(1, name);
-    for (int64_t i = 0; i < shape.num_elements(); ++i) {
-      values.data<float>()[i] = random.Normal(static_cast<uint64_t>(i));
-    }
-    kernels::Cast(ctx, values, tensor);
-    kernels::Cast(ctx, tensor, values);
-  }
-  OwnedTensor tensor;
-  OwnedTensor values;
-};
-
-// Compares elements of y, spread over all of it, with sums in double: fp32 sums of k terms are
-// within (k + 2) 2^-24 of the sum of magnitudes, and y rounds once more.
-void Verify(kernels::Context& ctx, const Options& o, DType dtype, const Matrix& x, const Matrix& w,
-            const OwnedTensor& y) {
-  const OwnedTensor values(DType::kFloat32, y.view().shape());
-  kernels::Cast(ctx, y, values);
-  const double rounding = dtype == DType::kBFloat16  ? 0x1p-8
-                          : dtype == DType::kFloat16 ? 0x1p-11
-                                                     : 0x1p-24;
-  constexpr int64_t kSamples = 4096;
-  const int64_t size = o.m * o.n;
-  const int64_t stride = std::max<int64_t>(1, size / kSamples) | 1;
-  for (int64_t i = 0; i < size; i += stride) {
-    double sum = 0.0;
-    double magnitude = 0.0;
-    for (int64_t p = 0; p < o.k; ++p) {
-      const double term = static_cast<double>(x.values.data<float>()[i / o.n * o.k + p]) *
-                          static_cast<double>(w.values.data<float>()[i % o.n * o.k + p]);
-      sum += term;
-      magnitude += std::abs(term);
-    }
-    const double bound = static_cast<double>(o.k + 2) * 0x1p-24 * magnitude +
-                         rounding * (std::abs(sum) + magnitude * 1e-4);
-    const double error = std::abs(static_cast<double>(values.data<float>()[i]) - sum);
-    if (!(error <= bound)) {
-      throw Error(ExitCode::kInternal, fmt::format("element [{}, {}] is wrong by {}, more than {}",
-                                                   i / o.n, i % o.n, error, bound));
-    }
-  }
+std::vector<LinearLayer> Layers(const Options& o) {
+  if (o.model.empty()) return {o.layer};
+  const trainer::LoadedConfig config = trainer::LoadConfigText(
+      "", "bench gemm", {"model.preset=\"" + o.model + "\""}, {.ranks = 1, .for_training = false});
+  return LinearLayersOfStep(config.settings.model, o.micro * o.seq);
 }
 
-void RunBenchGemm(const Options& o, DType dtype) {
-  Arena scratch("scratch", kernels::LinearScratchBytes(o.m, o.n, o.k, dtype, o.threads));
-  kernels::Context ctx{.num_threads = o.threads, .scratch = &scratch};
-  const Matrix x(ctx, "x", dtype, {o.m, o.k});
-  const Matrix w(ctx, "w", dtype, {o.n, o.k});
-  const OwnedTensor y(dtype, {o.m, o.n});
-  const kernels::Weight weight{.canonical = w.tensor};
-  const auto run = [&] {
-    kernels::LinearForward(ctx, {.x = x.tensor, .weight = weight, .bias = {}, .y = y});
-  };
-  run();
-  Verify(ctx, o, dtype, x, w, y);
+// One line of the result, while it is being measured.
+struct Case {
+  DType dtype;
+  int num_threads;
+  LinearWorkload workload;
+  std::vector<double> forward_s = {}, backward_s = {}, peak_gflops = {};
 
-  std::vector<double> seconds;
-  for (int i = 0; i < o.repeats; ++i) seconds.push_back(TimeOnce(run));
-  const Spread spread = Summarize(seconds);
-  const double work =
-      2e-9 * static_cast<double>(o.m) * static_cast<double>(o.n) * static_cast<double>(o.k);
-  const double peak = kernels::MeasureGemmPeakGflops(dtype, o.threads);
-  const nlohmann::ordered_json result = {
+  void MeasureOnce() {
+    peak_gflops.push_back(kernels::cpu::RegisterPeakGflops(PeakIsa(dtype), num_threads));
+    forward_s.push_back(TimeOnce([this] { workload.Forward(); }));
+    backward_s.push_back(TimeOnce([this] { workload.Backward(); }));
+  }
+};
+
+nlohmann::ordered_json Report(const Options& o, const Case& c) {
+  const LinearLayer& layer = c.workload.layer();
+  const Spread forward = Summarize(c.forward_s);
+  const Spread backward = Summarize(c.backward_s);
+  const Spread peak = Summarize(c.peak_gflops);
+  const double gflops = layer.forward_flops() / 1e9 / forward.median;
+  const double both = forward.median + backward.median;
+  const double gflops_both = 3 * layer.forward_flops() / 1e9 / both;
+  return {
       {"bench", "gemm"},
-      {"m", o.m},
-      {"n", o.n},
-      {"k", o.k},
-      {"dtype", std::string(DTypeName(dtype))},
-      {"threads", o.threads},
+      {"model", o.model},
+      {"layer", layer.name},
+      {"count", layer.count},
+      {"m", layer.m},
+      {"n", layer.n},
+      {"k", layer.k},
+      {"dtype", std::string(DTypeName(c.dtype))},
+      {"threads", c.num_threads},
       {"repeats", o.repeats},
-      {"seconds", spread.median},
-      {"min_s", spread.min},
-      {"max_s", spread.max},
-      {"gflops", work / spread.median},
-      {"peak_gflops", peak},
-      {"peak_share", work / spread.median / peak},
-      {"backend", kernels::LinearBackendName(dtype)},
+      {"seconds", forward.median},
+      {"min_s", forward.min},
+      {"max_s", forward.max},
+      {"gflops", gflops},
+      {"bwd_s", backward.median},
+      {"bwd_min_s", backward.min},
+      {"bwd_max_s", backward.max},
+      {"bwd_gflops", 2 * layer.forward_flops() / 1e9 / backward.median},
+      {"gflops_fwd_bwd", gflops_both},
+      {"peak_gflops", peak.median},
+      {"peak_share", gflops / peak.median},
+      {"peak_share_fwd_bwd", gflops_both / peak.median},
+      {"bytes", c.workload.TouchedBytes()},
+      {"backend", kernels::LinearBackendName(c.dtype)},
   };
-  std::cout << result.dump() << std::endl;
+}
+
+void RunBenchGemm(const Options& o) {
+  std::vector<Case> cases;
+  for (const LinearLayer& layer : Layers(o)) {
+    for (const DType dtype : o.dtypes) {
+      for (const int num_threads : o.threads) {
+        cases.push_back({dtype, num_threads, LinearWorkload(layer, dtype, num_threads)});
+      }
+    }
+  }
+  for (Case& c : cases) c.workload.Verify();
+  for (int i = 0; i < o.repeats; ++i) {
+    for (Case& c : cases) c.MeasureOnce();
+  }
+  for (const Case& c : cases) std::cout << Report(o, c).dump() << std::endl;
+}
+
+CLI::Option* AddSizeOption(CLI::App& command, const char* name, int64_t& value, const char* help) {
+  return command.add_option(name, value, help)
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1 << 20));
 }
 
 }  // namespace
 
 void AddBenchGemmCommand(CLI::App& bench) {
   auto o = std::make_shared<Options>();
-  CLI::App* command = bench.add_subcommand("gemm", "speed of a linear layer, y = x W^T");
-  command->add_option("--m", o->m, "rows of x: tokens")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 1 << 20));
-  command->add_option("--n", o->n, "outputs: rows of W")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 1 << 20));
-  command->add_option("--k", o->k, "inputs: columns of x and W")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 1 << 20));
+  CLI::App* command =
+      bench.add_subcommand("gemm", "speed of linear layers, y = x W^T, and their gradients");
+  CLI::Option* m = AddSizeOption(*command, "--m", o->layer.m, "rows of x: tokens");
+  CLI::Option* n = AddSizeOption(*command, "--n", o->layer.n, "outputs: rows of W");
+  CLI::Option* k = AddSizeOption(*command, "--k", o->layer.k, "inputs: columns of x and W");
+  CLI::Option* model =
+      command->add_option("--model", o->model, "all layers of a step of this preset instead")
+          ->excludes(m)
+          ->excludes(n)
+          ->excludes(k);
+  AddSizeOption(*command, "--seq", o->seq, "tokens a sequence of --model")->needs(model);
+  AddSizeOption(*command, "--micro", o->micro, "sequences of --model")->needs(model);
   AddDTypesOption(*command, o->dtypes);
-  command->add_option("--threads", o->threads, "threads")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 1024));
-  command->add_option("--repeats", o->repeats, "the median is reported")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 100000));
+  AddThreadsOption(*command, o->threads);
+  AddRepeatsOption(*command, o->repeats);
   command->footer(
-      "Compares sampled elements with sums in double before anything is timed. peak_gflops is\n"
-      "the best speed of the same op over some shapes of training.\n\n"
-      "Example:\n  sepia bench gemm --m 2048 --n 3072 --k 768 --dtype bf16 --threads 2");
-  command->final_callback([o] {
-    for (const DType dtype : o->dtypes) RunBenchGemm(*o, dtype);
-  });
+      "--dtype and --threads take lists; everything runs in turn, a line each. Compares sampled\n"
+      "elements with sums in double before anything is timed. seconds and gflops are those of the\n"
+      "forward product; peak_gflops is a loop of the same instructions on registers.\n\n"
+      "Examples:\n  sepia bench gemm --m 2048 --n 3072 --k 768 --dtype bf16 --threads 2\n"
+      "  sepia bench gemm --model pythia-160m --seq 2048 --dtype bf16,fp32 --threads 2");
+  command->final_callback([o] { RunBenchGemm(*o); });
 }
 
 }  // namespace sepia::tools

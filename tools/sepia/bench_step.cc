@@ -1,25 +1,23 @@
-// sepia bench step: one whole optimizer step: forward, backward, AdamW.
-#include <cmath>
+// sepia bench step: whole optimizer steps: forward, backward, AdamW.
 #include <iostream>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include <sys/resource.h>
-
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#include "base/clock.h"
-#include "base/log.h"
-#include "kernels/gemm_peak.h"
+#include "kernels/cpu/register_peak.h"
 #include "kernels/linear.h"
 #include "kernels/sep_attention.h"
 #include "tools/sepia/bench.h"
 #include "tools/sepia/bench_text.h"
-#include "tools/sepia/loaded_model.h"
-#include "trainer/flops.h"
-#include "trainer/optimizer.h"
+#include "tools/sepia/linear_workload.h"
+#include "tools/sepia/step_workload.h"
+#include "trainer/config.h"
+#include "trainer/memory_plan.h"
+#include "trainer/process.h"
 
 namespace sepia::tools {
 namespace {
@@ -28,245 +26,253 @@ struct Options {
   std::string model = "pythia-70m";
   int64_t seq = 2048;
   int64_t micro = 1;
-  std::string dtype = "fp32";
-  std::string attention = "full";
+  std::vector<std::string> dtypes = {"fp32"};
+  std::vector<std::string> attentions = {"full"};
   int32_t window = 64;
   std::vector<int32_t> full_layers;
   std::string text;
   std::string tokenizer;
   double density = 0.16;
   int steps = 5;
-  int threads = 0;
+  std::vector<int> threads = {0};
   bool recompute = false;
+  bool paced = false;
 };
 
-int64_t PeakRssBytes() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return int64_t{usage.ru_maxrss} * 1024;
-}
+constexpr int kWarmUp = 2;  // touches every page, fills every cache of the products
 
-struct Tokens {
-  std::vector<int32_t> tokens, targets;
-};
-
-// Rows of T + 1 consecutive tokens.
-Tokens CutRows(const std::vector<int32_t>& stream, const Options& options) {
-  Tokens result;
-  for (int64_t row = 0; row < options.micro; ++row) {
-    const auto begin = stream.begin() + row * (options.seq + 1);
-    result.tokens.insert(result.tokens.end(), begin, begin + options.seq);
-    result.targets.insert(result.targets.end(), begin + 1, begin + options.seq + 1);
-  }
-  return result;
-}
-
-// A config in the trainer's own grammar.
-trainer::LoadedConfig LoadBenchConfig(const Options& options,
-                                      const std::vector<int32_t>& separator_ids) {
+// A config in the trainer's own grammar, so that a bench builds exactly what a run would.
+trainer::TrainSettings Settings(const Options& o, const std::string& dtype,
+                                const std::string& attention, int num_threads,
+                                const std::vector<int32_t>& separator_ids) {
   std::vector<std::string> overrides = {
-      fmt::format("model.preset=\"{}\"", options.model),
-      fmt::format("model.attention.kind={}", options.attention == "sep" ? "SEP" : "FULL"),
-      fmt::format("model.attention.window={}", options.window),
-      fmt::format("model.max_positions={}", std::max<int64_t>(2048, options.seq)),
-      fmt::format("precision={}", options.dtype == "bf16" ? "BF16" : "FP32")};
-  if (!options.full_layers.empty()) {
+      fmt::format("model.preset=\"{}\"", o.model),
+      fmt::format("model.attention.kind={}", attention == "sep" ? "SEP" : "FULL"),
+      fmt::format("model.attention.window={}", o.window),
+      fmt::format("model.max_positions={}", std::max<int64_t>(2048, o.seq)),
+      fmt::format("precision={}", dtype == "bf16" ? "BF16" : "FP32"),
+      fmt::format("data.sequence_length={}", o.seq),
+      fmt::format("batch.micro={}", o.micro),
+      fmt::format("batch.global={}", o.micro),
+      fmt::format("threads={}", num_threads),
+      fmt::format("recompute={}", o.recompute)};
+  if (attention == "sep" && !o.full_layers.empty()) {
     overrides.push_back(
-        fmt::format("model.attention.full_layers=[{}]", fmt::join(options.full_layers, ",")));
+        fmt::format("model.attention.full_layers=[{}]", fmt::join(o.full_layers, ",")));
   }
   if (!separator_ids.empty()) {
     overrides.push_back(
         fmt::format("model.attention.separator_ids=[{}]", fmt::join(separator_ids, ",")));
   }
-  return trainer::LoadConfigText("", "bench step", overrides, {.ranks = 1, .for_training = false});
+  return trainer::LoadConfigText("", "bench step", overrides, {.ranks = 1, .for_training = false})
+      .settings;
 }
 
-// Model, optimizer and one batch.
-class Step {
- public:
-  Step(const trainer::TrainSettings& settings, const Options& options, const Tokens& tokens,
-       int num_threads)
-      : mesh_(dist::MakeSelfCommunicator(), /*tensor=*/1),
-        model_(settings.model,
-               {.compute_dtype = settings.compute_dtype(),
-                .batch_size = options.micro,
-                .seq_length = options.seq,
-                .recompute = options.recompute,
-                .num_threads = num_threads},
-               mesh_),
-        ctx_{.num_threads = num_threads, .scratch = &model_.scratch()},
-        optimizer_(
-            {.lr = kLr, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .clip = 1.0},
-            model_, mesh_),
-        batch_(MakeBatch(model_.attention_plan(), tokens.tokens, tokens.targets, options.micro,
-                         options.seq)) {
-    optimizer_.InitializeWeights(ctx_, /*seed=*/1234);
+// One line of the result, while it is being measured.
+struct Case {
+  trainer::TrainSettings settings;
+  std::string attention;
+  std::unique_ptr<StepWorkload> workload = nullptr;
+  const StepProducts* products = nullptr;  // of the same dtype and threads
+  int64_t growth_bytes = 0;                // peak of the process over what it had before the model
+  int64_t peak_rss_bytes = 0;              // of the process until after the warm-up
+  std::vector<double> forward_s = {}, backward_s = {}, optimizer_s = {}, step_s = {};
+  std::vector<double> peak_gflops = {};
+
+  DType dtype() const { return settings.compute_dtype(); }
+
+  double MeasureOnce() {
+    peak_gflops.push_back(
+        kernels::cpu::RegisterPeakGflops(PeakIsa(dtype()), trainer::NumThreads(settings)));
+    const StepSeconds seconds = workload->Run();
+    forward_s.push_back(seconds.forward);
+    backward_s.push_back(seconds.backward);
+    optimizer_s.push_back(seconds.optimizer);
+    step_s.push_back(seconds.total());
+    return seconds.total();
   }
-
-  void Forward() { model_.Forward(ctx_, batch_); }
-
-  // Returns the mean loss before the update that follows.
-  double Backward() {
-    double loss_sum = 0;
-    const float grad_scale = 1.0f / static_cast<float>(batch_.num_targets());
-    model_.Backward(ctx_, batch_,
-                    {.grad_scale = ConstTensorView(&grad_scale, DType::kFloat32, {1}),
-                     .loss_sum = TensorView(&loss_sum, DType::kFloat64, {1}),
-                     .loss_mode = GradMode::kOverwrite,
-                     .grad_mode = GradMode::kOverwrite});
-    return loss_sum / static_cast<double>(batch_.num_targets());
-  }
-
-  void Update() {
-    optimizer_.MeasureGradients(ctx_, /*loss_scale=*/1);
-    optimizer_.Update(ctx_, kLr);
-  }
-
-  double grad_norm() const { return optimizer_.grad_norm(); }
-  const Batch& batch() const { return batch_; }
-  model::GptNeox& model() { return model_; }
-
- private:
-  static constexpr double kLr = 1e-4;
-
-  dist::Mesh mesh_;
-  model::GptNeox model_;
-  kernels::Context ctx_;
-  trainer::AdamW optimizer_;
-  Batch batch_;
 };
 
-// A fresh model's loss is near ln V and falls when it sees the same batch again.
-void Verify(double first_loss, double last_loss, double grad_norm, int64_t vocab_size) {
-  const double expected = std::log(static_cast<double>(vocab_size));
-  if (std::isfinite(grad_norm) && std::abs(first_loss - expected) < 0.1 * expected &&
-      last_loss < first_loss) {
-    return;
+// All combinations of the lists among the options, each warmed up and verified.
+class Cases {
+ public:
+  explicit Cases(const Options& o) : options_(o) {
+    if (!o.text.empty()) input_ = TokensOfText(o.text, o.tokenizer, NumTokens());
+    for (const std::string& attention : o.attentions) {
+      for (const std::string& dtype : o.dtypes) {
+        for (const int threads : o.threads) Add(attention, dtype, threads);
+      }
+    }
+    // After all models, so that their memory is measured without the products'.
+    for (Case& c : cases_) AddProducts(c);
   }
-  throw Error(ExitCode::kNumerical,
-              fmt::format("bench step: loss {} then {}, gradient norm {}; expected a loss near {} "
-                          "that falls",
-                          first_loss, last_loss, grad_norm, expected));
-}
 
-void RunBenchStep(const Options& options) {
-  const int64_t num_tokens = options.micro * (options.seq + 1);
-  TokensAndSeparators input;
-  if (!options.text.empty()) input = TokensOfText(options.text, options.tokenizer, num_tokens);
-  const trainer::LoadedConfig config = LoadBenchConfig(options, input.separator_ids);
-  const model::ModelConfig& model_config = config.settings.model;
-  if (options.text.empty()) {
-    input.tokens = RandomTokens(num_tokens, model_config.vocab_size, model_config.separator_ids,
-                                options.density);
+  // Every model once, then every product once; returns the seconds of the models' steps.
+  std::vector<double> MeasureOnce() {
+    std::vector<double> seconds;
+    for (Case& c : cases_) seconds.push_back(c.MeasureOnce());
+    for (auto& [key, products] : products_) products.MeasureOnce();
+    return seconds;
   }
-  const int num_threads = options.threads > 0 ? options.threads : kernels::DefaultNumThreads();
-  Step step(config.settings, options, CutRows(input.tokens, options), num_threads);
 
-  constexpr int kWarmUp = 2;  // touches every page, fills every cache of the products
-  std::vector<double> forward_s, backward_s, optimizer_s, step_s;
-  double first_loss = 0, last_loss = 0;
-  for (int i = 0; i < kWarmUp + options.steps; ++i) {
-    Timer timer;
-    step.Forward();
-    const double forward = timer.Lap();
-    last_loss = step.Backward();
-    const double backward = timer.Lap();
-    step.Update();
-    const double optimizer = timer.Lap();
-    if (i == 0) first_loss = last_loss;
-    if (i < kWarmUp) continue;
-    forward_s.push_back(forward);
-    backward_s.push_back(backward);
-    optimizer_s.push_back(optimizer);
-    step_s.push_back(forward + backward + optimizer);
+  const std::vector<Case>& all() const { return cases_; }
+
+ private:
+  int64_t NumTokens() const { return options_.micro * (options_.seq + 1); }
+
+  void Add(const std::string& attention, const std::string& dtype, int threads) {
+    Case c{.settings = Settings(options_, dtype, attention, threads, input_.separator_ids),
+           .attention = attention};
+    const model::ModelConfig& model = c.settings.model;
+    if (options_.text.empty()) {
+      input_.tokens =
+          RandomTokens(NumTokens(), model.vocab_size, model.separator_ids, options_.density);
+    }
+    const int64_t before = trainer::ResidentBytes();
+    trainer::ResetPeakResident();
+    c.workload = std::make_unique<StepWorkload>(c.settings, input_.tokens);
+    for (int i = 0; i < kWarmUp; ++i) c.workload->Run();
+    c.peak_rss_bytes = trainer::PeakResidentBytes();
+    c.growth_bytes = c.peak_rss_bytes - before;
+    c.workload->VerifyLosses();
+    cases_.push_back(std::move(c));
   }
-  Verify(first_loss, last_loss, step.grad_norm(), model_config.vocab_size);
 
-  const Spread total = Summarize(step_s);
-  const DType dtype = config.settings.compute_dtype();
-  const int64_t tokens = options.micro * options.seq;
-  const trainer::AttentionWork work = trainer::CountAttentionWork(
-      step.model().attention_plan(), step.batch().indexes, options.micro, options.seq);
-  const double gflops = trainer::TrainingFlops(model_config, tokens, work) / 1e9;
-  const double peak = kernels::MeasureGemmPeakGflops(dtype, num_threads);
-  const nlohmann::ordered_json result = {
+  void AddProducts(Case& c) {
+    const int threads = trainer::NumThreads(c.settings);
+    const auto key = std::pair(c.dtype(), threads);
+    const int64_t rows = options_.micro * options_.seq;
+    c.products =
+        &products_.try_emplace(key, c.settings.model, rows, c.dtype(), threads).first->second;
+  }
+
+  const Options& options_;
+  TokensAndSeparators input_;
+  std::map<std::pair<DType, int>, StepProducts> products_;
+  std::vector<Case> cases_;
+};
+
+nlohmann::ordered_json Report(const Options& o, const Case& c) {
+  const Spread total = Summarize(c.step_s);
+  const double gflops = c.workload->flops() / 1e9 / total.median;
+  const double products = c.products->Gflops();
+  const Spread peak = Summarize(c.peak_gflops);
+  const int64_t planned = trainer::PlanMemory(c.settings).total();
+  return {
       {"bench", "step"},
-      {"model", options.model},
-      {"parameters", model_config.num_parameters()},
-      {"seq", options.seq},
-      {"micro", options.micro},
-      {"dtype", std::string(DTypeName(dtype))},
-      {"attention", options.attention},
-      {"window", options.window},
-      {"full_layers", options.full_layers},
-      {"recompute", options.recompute},
-      {"threads", num_threads},
-      {"steps", options.steps},
-      {"linear", kernels::LinearBackendName(dtype)},
-      {"attention_isa", kernels::SepAttentionIsaName(dtype)},
+      {"model", o.model},
+      {"parameters", c.settings.model.num_parameters()},
+      {"seq", o.seq},
+      {"micro", o.micro},
+      {"dtype", std::string(DTypeName(c.dtype()))},
+      {"attention", c.attention},
+      {"window", o.window},
+      {"full_layers", o.full_layers},
+      {"recompute", o.recompute},
+      {"threads", trainer::NumThreads(c.settings)},
+      {"steps", o.steps},
+      {"linear", kernels::LinearBackendName(c.dtype())},
+      {"attention_isa", kernels::SepAttentionIsaName(c.dtype())},
       {"median_s", total.median},
       {"min_s", total.min},
       {"max_s", total.max},
-      {"tokens_per_s", static_cast<double>(tokens) / total.median},
-      {"fwd_s", Summarize(forward_s).median},
-      {"bwd_s", Summarize(backward_s).median},
-      {"opt_s", Summarize(optimizer_s).median},
-      {"peak_rss_bytes", PeakRssBytes()},
-      {"attn_kept", work.kept_share()},
-      {"gflops", gflops / total.median},
-      {"gemm_peak_gflops", peak},
-      {"mfu", gflops / total.median / peak},
-      {"first_loss", first_loss},
-      {"last_loss", last_loss},
+      {"tokens_per_s", static_cast<double>(c.workload->num_tokens()) / total.median},
+      {"fwd_s", Summarize(c.forward_s).median},
+      {"bwd_s", Summarize(c.backward_s).median},
+      {"opt_s", Summarize(c.optimizer_s).median},
+      {"planned_bytes", planned},
+      {"measured_growth_bytes", c.growth_bytes},
+      {"growth_over_plan", static_cast<double>(c.growth_bytes) / static_cast<double>(planned)},
+      {"peak_rss_bytes", c.peak_rss_bytes},
+      {"attn_kept", c.workload->attention_work().kept_share()},
+      {"gflops", gflops},
+      {"gemm_peak_gflops", products},
+      {"mfu", gflops / products},
+      {"register_peak_gflops", peak.median},
+      {"peak_share", gflops / peak.median},
+      {"first_loss", c.workload->first_loss()},
+      {"last_loss", c.workload->last_loss()},
   };
-  std::cout << result.dump() << std::endl;
+}
+
+void RunBenchStep(const Options& o) {
+  Cases cases(o);
+  const auto print = [](const nlohmann::ordered_json& line) {
+    std::cout << line.dump() << std::endl;
+  };
+  if (o.paced) print({{"ready", cases.all().size()}});
+  std::string line;
+  for (int i = 0; i < o.steps && (!o.paced || std::getline(std::cin, line)); ++i) {
+    const std::vector<double> seconds = cases.MeasureOnce();
+    if (o.paced) print({{"seconds", seconds}});
+  }
+  for (const Case& c : cases.all()) print(Report(o, c));
+}
+
+void AddSizeOptions(CLI::App& command, Options& o) {
+  command.add_option("--model", o.model, "a model preset")->capture_default_str();
+  command.add_option("--seq", o.seq, "tokens a sequence")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1 << 20));
+  command.add_option("--micro", o.micro, "sequences")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 4096));
+  command.add_option("--dtype", o.dtypes, "fp32, bf16")
+      ->capture_default_str()
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->check(CLI::IsMember({"fp32", "f32", "bf16"}));
+  command.add_option("--threads", o.threads, "0 = all that the process may use")
+      ->capture_default_str()
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->check(CLI::Range(0, 1024));
+}
+
+void AddRuleOptions(CLI::App& command, Options& o) {
+  command.add_option("--attention", o.attentions, "full, sep")
+      ->capture_default_str()
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->check(CLI::IsMember({"full", "sep"}));
+  command.add_option("--window", o.window, "keys in the window of sep, own included")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1 << 20));
+  command.add_option("--full-layers", o.full_layers, "layers of sep that stay dense, e.g. 0,-1")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  CLI::Option* density =
+      command.add_option("--density", o.density, "share of separators in random tokens")
+          ->capture_default_str()
+          ->check(CLI::Range(0.0, 1.0));
+  CLI::Option* tokenizer =
+      command.add_option("--tokenizer", o.tokenizer, "tokenizer.json for --text");
+  command.add_option("--text", o.text, "train on the start of this text, instead of random tokens")
+      ->needs(tokenizer)
+      ->excludes(density);
 }
 
 }  // namespace
 
 void AddBenchStepCommand(CLI::App& bench) {
   auto o = std::make_shared<Options>();
-  CLI::App* command = bench.add_subcommand("step", "speed of one whole training step");
-  command->add_option("--model", o->model, "a model preset")->capture_default_str();
-  command->add_option("--seq", o->seq, "tokens a sequence")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 1 << 20));
-  command->add_option("--micro", o->micro, "sequences")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 4096));
-  command->add_option("--dtype", o->dtype, "fp32 or bf16")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"fp32", "f32", "bf16"}));
-  command->add_option("--attention", o->attention, "full or sep")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"full", "sep"}));
-  command->add_option("--window", o->window, "keys in the window of sep, own included")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 1 << 20));
-  command->add_option("--full-layers", o->full_layers, "layers that stay dense, e.g. 0,-1")
-      ->delimiter(',')
-      ->allow_extra_args(false);
-  CLI::Option* density =
-      command->add_option("--density", o->density, "share of separators in random tokens")
-          ->capture_default_str()
-          ->check(CLI::Range(0.0, 1.0));
-  CLI::Option* tokenizer =
-      command->add_option("--tokenizer", o->tokenizer, "tokenizer.json for --text");
-  command
-      ->add_option("--text", o->text, "train on the start of this text, instead of random tokens")
-      ->needs(tokenizer)
-      ->excludes(density);
+  CLI::App* command = bench.add_subcommand("step", "speed and memory of whole training steps");
+  AddSizeOptions(*command, *o);
+  AddRuleOptions(*command, *o);
+  command->add_flag("--recompute", o->recompute, "recompute activations in the backward pass");
   command->add_option("--steps", o->steps, "timed steps; the median is reported")
       ->capture_default_str()
       ->check(CLI::Range(1, 100000));
-  command->add_option("--threads", o->threads, "0 = all that the process may use")
-      ->capture_default_str()
-      ->check(CLI::Range(0, 1024));
-  command->add_flag("--recompute", o->recompute, "recompute activations in the backward pass");
+  command->add_flag("--paced", o->paced,
+                    "one step each time a line arrives on stdin, answered with its seconds: for "
+                    "alternating with another program");
   command->footer(
-      "Two untimed steps come first. Fails unless the loss starts near ln V and falls.\n\n"
-      "Example:\n  sepia bench step --model pythia-160m --seq 2048 --dtype bf16 --attention sep "
-      "--threads 2");
+      "--attention, --dtype and --threads take lists: all combinations run in turn, a line each.\n"
+      "Two untimed steps come first; fails unless the loss starts near ln V and falls. mfu is\n"
+      "gflops over gemm_peak_gflops, the speed of the step's own matrix products, timed in turn\n"
+      "with the steps; growth_over_plan is measured over planned memory.\n\n"
+      "Example:\n  sepia bench step --model pythia-160m --seq 2048 --dtype bf16 --attention "
+      "sep,full --threads 2");
   command->final_callback([o] { RunBenchStep(*o); });
 }
 
