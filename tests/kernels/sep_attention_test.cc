@@ -203,7 +203,7 @@ INSTANTIATE_TEST_SUITE_P(Isas, SepAttentionTest, ::testing::ValuesIn(Isas()),
                            return std::string(cpu::IsaName(param_info.param));
                          });
 
-// Around every block size: 6, 12 (register rows), 16, 32 (panels), 48 (tile), 96 (chunk),
+// Around every block size: 6 (register rows), 8, 16 (panels), 48 (group), 96 (tile, chunk),
 // 192 (segment).
 TEST_P(SepAttentionTest, LengthsAndWindowsAroundBlockEdges) {
   for (const int64_t seq_length : {1, 2, 3, 11, 12, 13, 31, 33, 47, 48, 49, 95, 96, 97, 101, 193}) {

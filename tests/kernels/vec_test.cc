@@ -106,13 +106,14 @@ double WorstError(float from, float to, const Fn& fn, const Exact& exact) {
 }
 
 TEST(VecTest, ExponentialsAreAccurate) {
-  // Exp2: half an ulp of the last FMA (up to 2 units just above a power of two, relative to 2^-24:
-  // results in [0.707, 1.414] have ulp 2^-24 or 2^-23, so at most 1.42) and as much again from the
-  // FMA before it, scaled by |f| <= 1/2. Exp adds the rounding of r * log2(e): |r| / 2 units.
+  // Exp2: 1.6 units for its polynomial of degree 5 (9.2e-8), half an ulp of the last FMA (results
+  // in [0.707, 1.414] have ulp 2^-24 or 2^-23, so at most 1.42 units) and a third as much from the
+  // FMA before it, scaled by |f| <= 1/2. Exp has a polynomial of degree 6 (no error of its own) and
+  // adds the rounding of r * log2(e): |r| / 2 units.
   const auto exp2 = [](double x) { return std::exp2(x); };
   const auto exp = [](double x) { return std::exp(x); };
-  EXPECT_LT(WorstError(-125.4f, 127.9f, avx2::Exp2, exp2), 2.2);
-  EXPECT_LT(WorstError(-1.0f, 1.0f, avx2::Exp2, exp2), 2.2);
+  EXPECT_LT(WorstError(-125.4f, 127.9f, avx2::Exp2, exp2), 3.5);
+  EXPECT_LT(WorstError(-1.0f, 1.0f, avx2::Exp2, exp2), 3.5);
   EXPECT_LT(WorstError(-86.9f, 88.7f, avx2::Exp, exp), 3.0);
   EXPECT_LT(WorstError(-1.0f, 1.0f, avx2::Exp, exp), 3.0);
 }

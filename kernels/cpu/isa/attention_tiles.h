@@ -86,7 +86,7 @@ struct KeyRange {
     return positions == nullptr ? begin + i : positions[begin + i];
   }
   // Rows to fill, so that the last panel holds numbers.
-  int64_t padded_size() const { return (size + kPanelWidth - 1) / kPanelWidth * kPanelWidth; }
+  int64_t padded_size() const { return (size + kLanes - 1) / kLanes * kLanes; }
 };
 
 inline KeyRange BandChunk(const AttentionHead& head, int64_t chunk) {
@@ -106,12 +106,12 @@ inline void LoadKeyRows(const AttentionHead& head, const KeyRange& keys, int par
   ZeroFill(to + keys.size * head.padded_dim, padding * head.padded_dim);
 }
 
-// Panels [padded_dim][kPanelWidth], one after the other, from such rows.
+// Panels [padded_dim][kLanes], one after the other, from such rows.
 inline void TransposeKeys(const AttentionHead& head, const KeyRange& keys, const float* rows,
                           float* panels) {
-  for (int64_t key = 0; key < keys.size; key += kPanelWidth) {
-    Transpose(rows + key * head.padded_dim, kPanelWidth, head.padded_dim,
-              panels + key * head.padded_dim, kPanelWidth);
+  for (int64_t key = 0; key < keys.size; key += kLanes) {
+    Transpose(rows + key * head.padded_dim, kLanes, head.padded_dim, panels + key * head.padded_dim,
+              kLanes);
   }
 }
 
@@ -127,7 +127,17 @@ struct QueryTile {
   int64_t size;  // 1 ... kTileQueries
 };
 
-// Keys [low, high) of a chunk that each query of a tile sees; both ascend with the query.
+// A register block of sums: kBlockRows rows of up to kMaxVecs vectors fit beside their operands
+// into 32 (avx512) or 16 (avx2) registers.
+inline constexpr int kBlockRows = 6;
+inline constexpr int kMaxVecs = kLanes == 16 ? 4 : 2;
+// Panels that are multiplied with all queries of a tile in turn: small enough to stay in L1.
+inline constexpr int kGroupKeys = 48;
+static_assert(kTileQueries % kBlockRows == 0 && kChunkKeys % kBlockRows == 0);
+static_assert(kGroupKeys % kLanes == 0 && kChunkKeys % kGroupKeys == 0);
+
+// Keys [low, high) of a chunk that each query of a tile sees; both ascend with the query. Queries
+// beyond the tile's size see none.
 struct VisibleKeys {
   int32_t low[kTileQueries];
   int32_t high[kTileQueries];
@@ -136,36 +146,126 @@ struct VisibleKeys {
     low[query] = static_cast<int32_t>(Smaller(Larger(first, 0), kChunkKeys));
     high[query] = static_cast<int32_t>(Smaller(Larger(last, 0), kChunkKeys));
   }
+  void HideFrom(int64_t size) {
+    for (int64_t r = size; r < kTileQueries; ++r) low[r] = high[r] = high[size - 1];
+  }
 };
 
-// A block of kTileRows queries against a chunk: the keys that any of them sees, and the whole
+// A block of kBlockRows queries against a chunk: the keys that any of them sees, and the whole
 // vectors around them.
 struct BlockSpan {
   int32_t low, high;
   int32_t vector_low, vector_high;
+  int32_t full_low, full_high;  // every query of the block sees these
 
-  BlockSpan(const VisibleKeys& visible, const QueryTile& tile, int64_t first_query)
+  BlockSpan(const VisibleKeys& visible, int64_t first_query)
       : low(visible.low[first_query]),
-        high(visible.high[Smaller(first_query + kTileRows, tile.size) - 1]),
+        high(visible.high[first_query + kBlockRows - 1]),
         vector_low(low / kLanes * kLanes),
-        vector_high((high + kLanes - 1) / kLanes * kLanes) {}
+        vector_high((high + kLanes - 1) / kLanes * kLanes),
+        full_low(visible.low[first_query + kBlockRows - 1]),
+        full_high(visible.high[first_query]) {}
   bool empty() const { return low >= high; }
+  bool IsFull(int64_t key, int num_vecs) const {
+    return full_low <= key && key + num_vecs * kLanes <= full_high;
+  }
 };
 
-// x where lanes key, key + 1, ... lie in [low, high), `hidden` elsewhere.
-inline Vec KeepVisible(int32_t key, int32_t low, int32_t high, Vec x, Vec hidden) {
-  if (low <= key && key + kLanes <= high) return x;
-  return Select(LaneRange(low - key, high - key), x, hidden);
+// A number of vectors that the compiler knows.
+template <int kVecs>
+struct VecCount {};
+
+// fn(first, VecCount) over vectors [begin, end), kMaxVecs at a time; a single one, which cannot
+// keep the multipliers busy, only where it cannot be avoided.
+template <typename Fn>
+inline void ForVectorGroups(int64_t begin, int64_t end, const Fn& fn) {
+  int64_t at = begin;
+  if constexpr (kMaxVecs == 4) {
+    for (; end - at >= 7 || end - at == 4; at += 4) fn(at, VecCount<4>());
+    for (; end - at >= 3; at += 3) fn(at, VecCount<3>());
+  }
+  for (; end - at >= 2; at += 2) fn(at, VecCount<2>());
+  if (at < end) fn(at, VecCount<1>());
 }
 
-// scores [kTileRows, kChunkKeys] of the span's panels = rows^T panels; `rows` is the transposed
-// tile [D][kTileQueries] at the block's first query.
-inline void BlockScores(const AttentionHead& head, const BlockSpan& span, const float* rows,
-                        const float* panels, float* scores) {
-  for (int64_t key = span.low / kPanelWidth * kPanelWidth; key < span.high; key += kPanelWidth) {
-    MultiplyBlock<TileMode::kOverwrite, 2, 1, kTileQueries>(
-        head.head_dim, rows, panels + key * head.padded_dim, kPanelWidth, scores + key, kChunkKeys);
+// Whether some query of the block does not see some key of the group.
+struct Masked {
+  static constexpr bool kMasked = true;
+};
+struct Unmasked {
+  static constexpr bool kMasked = false;
+};
+
+// fn(first query, BlockSpan) for the blocks of a tile.
+template <typename Fn>
+inline void ForEachBlock(const VisibleKeys& visible, const Fn& fn) {
+  for (int64_t first = 0; first < kTileQueries; first += kBlockRows) {
+    fn(first, BlockSpan(visible, first));
   }
+}
+
+// All queries of a tile against the panels of a chunk that they see: finish(r, key, sums, VecCount,
+// Masked or Unmasked) takes the sums start(r) + row r of columns^T panels, kVecs vectors of them,
+// for keys key, key + 1, ... `columns` is the transposed tile [D][kTileQueries].
+template <typename Start, typename Finish>
+inline void MultiplyScores(const AttentionHead& head, const VisibleKeys& visible,
+                           const float* columns, const float* panels, const Start& start,
+                           const Finish& finish) {
+  const VectorStrides strides = {kLanes, head.padded_dim * kLanes};
+  for (int64_t group = 0; group < kChunkKeys; group += kGroupKeys) {
+    ForEachBlock(visible, [&](int64_t first, const BlockSpan& span) {
+      if (span.empty()) return;
+      const int64_t begin = Larger(span.vector_low, group) / kLanes;
+      const int64_t end = Smaller(span.vector_high, group + kGroupKeys) / kLanes;
+      ForVectorGroups(begin, end, [&]<int kVecs>(int64_t panel, VecCount<kVecs> vecs) {
+        const int64_t key = panel * kLanes;
+        const auto multiply = [&](auto mode) {
+          MultiplyBlock<kBlockRows, kVecs, 1, kTileQueries>(
+              head.head_dim, columns + first, panels + key * head.padded_dim, strides,
+              [&](int r, int) { return start(first + r); },
+              [&](int r, const Vec* sums) { finish(first + r, key, sums, vecs, mode); });
+        };
+        if (span.IsFull(key, kVecs)) {
+          multiply(Unmasked());
+        } else {
+          multiply(Masked());
+        }
+      });
+    });
+  }
+}
+
+// Zeroes the vectors beside what MultiplyScores computed of scores [kTileQueries, kChunkKeys]. From
+// query to query an interval moves by one key at most, so that blocks of queries or keys that lie
+// across those of MultiplyScores read no further.
+inline void ZeroBeside(const VisibleKeys& visible, float* scores) {
+  ForEachBlock(visible, [&](int64_t first, const BlockSpan& span) {
+    for (int64_t r = first; r < first + kBlockRows; ++r) {
+      float* row = scores + r * kChunkKeys;
+      if (span.vector_low > 0) Store(row + span.vector_low - kLanes, Zero());
+      if (span.vector_high < kChunkKeys) Store(row + span.vector_high, Zero());
+    }
+  });
+}
+
+// c [kBlockRows, dim] += a b over `steps` rows of b [., dim].
+template <int kRowStride, int kStepStride>
+inline void AddProduct(int64_t steps, const float* a, const float* b, int64_t dim, float* c) {
+  ForVectorGroups(0, dim / kLanes, [&]<int kVecs>(int64_t vec, VecCount<kVecs>) {
+    float* to = c + vec * kLanes;
+    MultiplyBlock<kBlockRows, kVecs, kRowStride, kStepStride>(
+        steps, a, b + vec * kLanes, {dim, kLanes},
+        [&](int r, int v) { return Load(to + r * dim + v * kLanes); },
+        [&](int r, const Vec* sums) {
+          for (int v = 0; v < kVecs; ++v) Store(to + r * dim + v * kLanes, sums[v]);
+        });
+  });
+}
+
+// x where lanes key, key + 1, ... lie in [low, high), zero elsewhere.
+inline Vec KeepVisible(int64_t key, int32_t low, int32_t high, Vec x, Vec hidden) {
+  const auto first = static_cast<int32_t>(key);
+  return Select(LaneRange(low - first, high - first), x, hidden);
 }
 
 // fn(slot, visible) for every chunk that the tile sees: band chunks in ascending order, then packed
@@ -181,6 +281,7 @@ inline void ForEachChunk(const AttentionHead& head, const AttentionSegment& segm
       const int64_t offset = tile.begin + r - c * kChunkKeys;
       visible.Set(r, offset - head.window + 1, offset + 1);
     }
+    visible.HideFrom(tile.size);
     fn(c % segment.ring_chunks, visible);
   }
   const int64_t num_far = FarCount(head, last_query);
@@ -188,6 +289,7 @@ inline void ForEachChunk(const AttentionHead& head, const AttentionSegment& segm
     for (int64_t r = 0; r < tile.size; ++r) {
       visible.Set(r, 0, FarCount(head, tile.begin + r) - c * kChunkKeys);
     }
+    visible.HideFrom(tile.size);
     fn(segment.ring_chunks + c, visible);
   }
 }

@@ -54,17 +54,26 @@ void PackPanel(const TileProduct& product, const DepthBlock& block, int64_t col,
 void MultiplyTileOfC(const TileProduct& product, int64_t row, int64_t col, int64_t depth, bool add,
                      const float* a, const float* b, float* edge) {
   float* c = product.c + row * product.c_row_stride + col;
+  const auto zero = [](int, int) { return Zero(); };
+  const auto multiply = [&](const auto& start, float* to, int64_t row_stride) {
+    MultiplyBlock<kTileRows, 2, 1, kTileRows>(depth, a, b, {kPanelWidth, kLanes}, start,
+                                              [&](int r, const Vec* sum) {
+                                                Store(to + r * row_stride, sum[0]);
+                                                Store(to + r * row_stride + kLanes, sum[1]);
+                                              });
+  };
   if (row + kTileRows <= product.m && col + kPanelWidth <= product.n) {
     if (add) {
-      MultiplyBlock<TileMode::kAdd, 2, 1, kTileRows>(depth, a, b, kPanelWidth, c,
-                                                     product.c_row_stride);
+      const auto old = [&](int r, int v) {
+        return Load(c + r * product.c_row_stride + v * kLanes);
+      };
+      multiply(old, c, product.c_row_stride);
     } else {
-      MultiplyBlock<TileMode::kOverwrite, 2, 1, kTileRows>(depth, a, b, kPanelWidth, c,
-                                                           product.c_row_stride);
+      multiply(zero, c, product.c_row_stride);
     }
     return;
   }
-  MultiplyBlock<TileMode::kOverwrite, 2, 1, kTileRows>(depth, a, b, kPanelWidth, edge, kPanelWidth);
+  multiply(zero, edge, kPanelWidth);
   for (int r = 0; r < kTileRows && row + r < product.m; ++r) {
     for (int64_t j = 0; j < kPanelWidth && col + j < product.n; ++j) {
       float& to = c[r * product.c_row_stride + j];

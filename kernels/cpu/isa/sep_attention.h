@@ -13,7 +13,7 @@
 namespace sepia::kernels::cpu {
 
 inline constexpr int kChunkKeys = 96;
-inline constexpr int kTileQueries = 48;  // divides kChunkKeys
+inline constexpr int kTileQueries = 96;  // divides kChunkKeys
 
 // Rows i of one head of one sequence; element strides and bytes are resolved by the caller.
 struct AttentionHead {

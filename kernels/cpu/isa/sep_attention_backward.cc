@@ -48,8 +48,8 @@ struct Arrays {
   float* douts;            // [kTileQueries, dim]
   float* dout_columns;     // [dim, kTileQueries]
   float* query_gradients;  // [kTileQueries, dim], without the factor `scale`
-  float* p;                // [kTileQueries, kChunkKeys]: scores, then probabilities
-  float* ds;               // [kTileQueries, kChunkKeys]: dP, then dS
+  float* p;                // [kTileQueries, kChunkKeys]
+  float* ds;               // [kTileQueries, kChunkKeys]
   float* chunks;
   float lse[kTileQueries];           // in units of log2
   float dout_dot_out[kTileQueries];  // D_i
@@ -96,48 +96,50 @@ void LoadTile(const AttentionBackwardTask& task, const QueryTile& tile, Arrays& 
   Transpose(arrays.douts, kTileQueries, dim, arrays.dout_columns, kTileQueries);
 }
 
-void ZeroKeys(float* row, int32_t begin, int32_t end) {
-  for (int32_t key = begin; key < end; key += kLanes) Store(row + key, Zero());
-}
-
-// Turns a row of scores and of dP into P and dS; zero for hidden keys, over the whole chunk.
-void ProbabilityRow(const VisibleKeys& visible, const BlockSpan& span, int64_t query, float scale,
-                    Arrays& arrays) {
-  float* p_row = arrays.p + query * kChunkKeys;
-  float* ds_row = arrays.ds + query * kChunkKeys;
-  const int32_t low = visible.low[query];
-  const int32_t high = visible.high[query];
+// P and dS of the tile against a chunk.
+void ComputeScores(const AttentionHead& head, const Chunk& chunk, const VisibleKeys& visible,
+                   float scale, Arrays& arrays) {
   const Vec factor = Set(scale);
-  const Vec shift = Set(-arrays.lse[query]);
-  const Vec mean = Set(arrays.dout_dot_out[query]);
-  ZeroKeys(p_row, 0, span.vector_low);
-  ZeroKeys(ds_row, 0, span.vector_low);
-  for (int32_t key = span.vector_low; key < span.vector_high; key += kLanes) {
-    const Vec p = Exp2(Fma(Load(p_row + key), factor, shift));
-    const Vec ds = p * (Load(ds_row + key) - mean);
-    Store(p_row + key, KeepVisible(key, low, high, p, Zero()));
-    Store(ds_row + key, KeepVisible(key, low, high, ds, Zero()));
-  }
-  ZeroKeys(p_row, span.vector_high, kChunkKeys);
-  ZeroKeys(ds_row, span.vector_high, kChunkKeys);
+  const auto store = [&]<typename Mode>(float* scores, int64_t r, int64_t key, Vec x, Mode) {
+    if constexpr (Mode::kMasked) {
+      x = KeepVisible(key, visible.low[r], visible.high[r], x, Zero());
+    }
+    Store(scores + r * kChunkKeys + key, x);
+  };
+  MultiplyScores(
+      head, visible, arrays.query_columns, chunk.key_panels, [](int64_t) { return Zero(); },
+      [&]<int kVecs, typename Mode>(int64_t r, int64_t key, const Vec* scores, VecCount<kVecs>,
+                                    Mode mode) {
+        const Vec shift = Set(-arrays.lse[r]);
+        SEPIA_UNROLL
+        for (int v = 0; v < kVecs; ++v) {
+          store(arrays.p, r, key + v * kLanes, Exp2(Fma(scores[v], factor, shift)), mode);
+        }
+      });
+  MultiplyScores(
+      head, visible, arrays.dout_columns, chunk.value_panels,
+      [&](int64_t r) { return Set(-arrays.dout_dot_out[r]); },
+      [&]<int kVecs, typename Mode>(int64_t r, int64_t key, const Vec* differences, VecCount<kVecs>,
+                                    Mode mode) {
+        SEPIA_UNROLL
+        for (int v = 0; v < kVecs; ++v) {
+          const int64_t at = key + v * kLanes;
+          store(arrays.ds, r, at, Load(arrays.p + r * kChunkKeys + at) * differences[v], mode);
+        }
+      });
+  ZeroBeside(visible, arrays.p);
+  ZeroBeside(visible, arrays.ds);
 }
 
-// P, dS of the tile against a chunk, and its share of dQ.
-void AddQueryGradients(const AttentionHead& head, const QueryTile& tile, const Chunk& chunk,
-                       const VisibleKeys& visible, float scale, Arrays& arrays) {
-  for (int64_t first = 0; first < tile.size; first += kTileRows) {
-    const BlockSpan span(visible, tile, first);
-    const int64_t end = Smaller(first + kTileRows, tile.size);
-    float* p = arrays.p + first * kChunkKeys;
-    float* ds = arrays.ds + first * kChunkKeys;
-    if (span.empty()) continue;
-    BlockScores(head, span, arrays.query_columns + first, chunk.key_panels, p);
-    BlockScores(head, span, arrays.dout_columns + first, chunk.value_panels, ds);
-    for (int64_t r = first; r < end; ++r) ProbabilityRow(visible, span, r, scale, arrays);
-    AddProduct<kChunkKeys, 1>(span.high - span.low, ds + span.low,
+// dQ += dS K.
+void AddQueryGradients(const AttentionHead& head, const Chunk& chunk, const VisibleKeys& visible,
+                       const Arrays& arrays) {
+  ForEachBlock(visible, [&](int64_t first, const BlockSpan& span) {
+    if (span.empty()) return;
+    AddProduct<kChunkKeys, 1>(span.high - span.low, arrays.ds + first * kChunkKeys + span.low,
                               chunk.keys + span.low * head.padded_dim, head.padded_dim,
                               arrays.query_gradients + first * head.padded_dim);
-  }
+  });
 }
 
 // dV += P^T dO and dK += dS^T Q, for blocks of keys and the queries that see any of them.
@@ -146,9 +148,9 @@ void AddKeyGradients(const AttentionHead& head, const QueryTile& tile, const Chu
   const int64_t dim = head.padded_dim;
   int64_t begin = 0;
   int64_t end = 0;
-  for (int64_t key = 0; key < kChunkKeys; key += kTileRows) {
+  for (int64_t key = 0; key < kChunkKeys; key += kBlockRows) {
     while (begin < tile.size && visible.high[begin] <= key) ++begin;
-    while (end < tile.size && visible.low[end] < key + kTileRows) ++end;
+    while (end < tile.size && visible.low[end] < key + kBlockRows) ++end;
     if (begin >= end) continue;
     const int64_t at = begin * kChunkKeys + key;
     AddProduct<1, kChunkKeys>(end - begin, arrays.p + at, arrays.douts + begin * dim, dim,
@@ -254,7 +256,8 @@ void BackwardSegment(const AttentionBackwardTask& task) {
     LoadTile(task, tile, arrays);
     ForEachChunk(head, segment, tile, [&](int64_t slot, const VisibleKeys& visible) {
       const Chunk chunk = arrays.chunk(slot);
-      AddQueryGradients(head, tile, chunk, visible, log2_scale, arrays);
+      ComputeScores(head, chunk, visible, log2_scale, arrays);
+      AddQueryGradients(head, chunk, visible, arrays);
       AddKeyGradients(head, tile, chunk, visible, arrays);
     });
     StoreQueryGradients(task, tile, scale, arrays);

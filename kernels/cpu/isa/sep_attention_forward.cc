@@ -1,8 +1,16 @@
-// Forward: online softmax over the chunks that a tile of queries sees.
+// Forward: softmax over the chunks that a tile of queries sees.
+//
+// P = 2^(s + shift) with a shift of 0 is as exact as one relative to the largest score s, because
+// fp32 is relative, as long as the sum of a row stays in a range that neither overflows nor loses
+// its terms. It nearly always does; otherwise the tile is done again with the exact maxima. So
+// there is no running maximum, and sums are never rescaled.
 #include "kernels/cpu/isa/attention_tiles.h"
 
 namespace sepia::kernels::cpu::SEPIA_ISA {
 namespace {
+
+constexpr float kSmallestTotal = 0x1p-60f;  // terms below 2^-125.5 vanish
+constexpr float kLargestTotal = 0x1p60f;    // values may be this large too
 
 // Arrays of one task, in its workspace.
 struct Arrays {
@@ -25,8 +33,10 @@ struct Arrays {
   float* scores;   // [kTileQueries, kChunkKeys]
   float* chunks;   // per slot: K^T panels, then V rows [kChunkKeys, dim]
   int64_t chunk_floats;
-  float maximum[kTileQueries];  // of score * scale * log2(e), so far
-  float total[kTileQueries];    // sum of 2^(score * scale * log2(e) - maximum)
+  // P = 2^(score * scale * log2(e) + shift)
+  float shift[kTileQueries];
+  float totals[kTileQueries][kLanes];  // sum of P by lane
+  float maximum[kTileQueries];         // of the scores
 };
 
 void LoadChunk(const AttentionHead& head, const KeyRange& keys, int64_t slot,
@@ -41,93 +51,93 @@ void LoadQueries(const AttentionHead& head, const QueryTile& tile, Arrays& array
       head, tile.size, [&](int64_t r) { return QkvRow(head, tile.begin + r, 0); }, arrays.rows);
   ZeroFill(arrays.rows + tile.size * head.padded_dim, (kTileQueries - tile.size) * head.padded_dim);
   Transpose(arrays.rows, kTileQueries, head.padded_dim, arrays.queries, kTileQueries);
-  ZeroFill(arrays.sums, kTileQueries * head.padded_dim);
-  for (int r = 0; r < kTileQueries; ++r) {
-    arrays.maximum[r] = -__builtin_inff();
-    arrays.total[r] = 0.0f;
-  }
 }
 
-// Largest visible score of a row.
-float RowMaximum(const float* scores, const BlockSpan& span, int32_t low, int32_t high) {
-  const Vec hidden = Set(-__builtin_inff());
-  Vec maximum = hidden;
-  for (int32_t key = span.vector_low; key < span.vector_high; key += kLanes) {
-    maximum = Max(KeepVisible(key, low, high, Load(scores + key), hidden), maximum);
-  }
-  return MaxOfLanes(maximum);
-}
-
-// Scores of a row become 2^(scale * score - maximum), zero where hidden; returns their sum.
-float ExponentiateRow(float* scores, const BlockSpan& span, int32_t low, int32_t high, float scale,
-                      float maximum) {
+// P of a chunk and its share of the sums.
+void AddChunk(const AttentionHead& head, int64_t slot, const VisibleKeys& visible, float scale,
+              Arrays& arrays) {
   const Vec factor = Set(scale);
-  const Vec shift = Set(-maximum);
-  Vec total = Zero();
-  for (int32_t key = span.vector_low; key < span.vector_high; key += kLanes) {
-    const Vec p = KeepVisible(key, low, high, Exp2(Fma(Load(scores + key), factor, shift)), Zero());
-    total = total + p;
-    Store(scores + key, p);
-  }
-  return Sum(total);
-}
-
-void ScaleRow(float* row, int64_t size, float factor) {
-  for (int64_t d = 0; d < size; d += kLanes) Store(row + d, Load(row + d) * Set(factor));
-}
-
-float Exp2OfOne(float x) {
-  float y[kLanes];
-  Store(y, Exp2(Set(x)));
-  return y[0];
-}
-
-// One row of scores to probabilities relative to the running maximum.
-void SoftmaxRow(const AttentionHead& head, const VisibleKeys& visible, const BlockSpan& span,
-                int64_t query, float scale, Arrays& arrays) {
-  float* scores = arrays.scores + query * kChunkKeys;
-  const int32_t low = visible.low[query];
-  const int32_t high = visible.high[query];
-  if (low >= high) {
-    for (int32_t key = span.vector_low; key < span.vector_high; key += kLanes) {
-      Store(scores + key, Zero());
-    }
-    return;
-  }
-  const float maximum = scale * RowMaximum(scores, span, low, high);
-  if (maximum > arrays.maximum[query]) {
-    const float shrink = Exp2OfOne(arrays.maximum[query] - maximum);
-    arrays.maximum[query] = maximum;
-    arrays.total[query] *= shrink;
-    ScaleRow(arrays.sums + query * head.padded_dim, head.padded_dim, shrink);
-  }
-  arrays.total[query] += ExponentiateRow(scores, span, low, high, scale, arrays.maximum[query]);
-}
-
-void AddChunk(const AttentionHead& head, const QueryTile& tile, int64_t slot,
-              const VisibleKeys& visible, float scale, Arrays& arrays) {
-  for (int64_t first = 0; first < tile.size; first += kTileRows) {
-    const BlockSpan span(visible, tile, first);
-    if (span.empty()) continue;
-    float* scores = arrays.scores + first * kChunkKeys;
-    BlockScores(head, span, arrays.queries + first, arrays.keys(slot), scores);
-    const int64_t end = Smaller(first + kTileRows, tile.size);
-    for (int64_t r = first; r < end; ++r) {
-      SoftmaxRow(head, visible, span, r, scale, arrays);
-    }
-    AddProduct<kChunkKeys, 1>(span.high - span.low, scores + span.low,
+  MultiplyScores(
+      head, visible, arrays.queries, arrays.keys(slot), [](int64_t) { return Zero(); },
+      [&]<int kVecs, typename Mode>(int64_t r, int64_t key, const Vec* scores, VecCount<kVecs>,
+                                    Mode) {
+        const Vec shift = Set(arrays.shift[r]);
+        Vec total = Load(arrays.totals[r]);
+        SEPIA_UNROLL
+        for (int v = 0; v < kVecs; ++v) {
+          const int64_t at = key + v * kLanes;
+          Vec p = Exp2(Fma(scores[v], factor, shift));
+          if constexpr (Mode::kMasked) {
+            p = KeepVisible(at, visible.low[r], visible.high[r], p, Zero());
+          }
+          total = total + p;
+          Store(arrays.scores + r * kChunkKeys + at, p);
+        }
+        Store(arrays.totals[r], total);
+      });
+  ForEachBlock(visible, [&](int64_t first, const BlockSpan& span) {
+    if (span.empty()) return;
+    AddProduct<kChunkKeys, 1>(span.high - span.low, arrays.scores + first * kChunkKeys + span.low,
                               arrays.values(slot) + span.low * head.padded_dim, head.padded_dim,
                               arrays.sums + first * head.padded_dim);
+  });
+}
+
+// Every query's largest score so far.
+void RaiseMaximum(const AttentionHead& head, int64_t slot, const VisibleKeys& visible,
+                  Arrays& arrays) {
+  const Vec hidden = Set(-__builtin_inff());
+  MultiplyScores(
+      head, visible, arrays.queries, arrays.keys(slot), [](int64_t) { return Zero(); },
+      [&]<int kVecs, typename Mode>(int64_t r, int64_t key, const Vec* scores, VecCount<kVecs>,
+                                    Mode) {
+        Vec maximum = Set(arrays.maximum[r]);
+        for (int v = 0; v < kVecs; ++v) {
+          const Vec seen =
+              KeepVisible(key + v * kLanes, visible.low[r], visible.high[r], scores[v], hidden);
+          maximum = Max(seen, maximum);
+        }
+        arrays.maximum[r] = MaxOfLanes(maximum);
+      });
+}
+
+void AddTile(const AttentionHead& head, const AttentionSegment& segment, const QueryTile& tile,
+             float scale, Arrays& arrays) {
+  ZeroFill(arrays.sums, kTileQueries * head.padded_dim);
+  ZeroFill(arrays.totals[0], kTileQueries * kLanes);
+  ForEachChunk(head, segment, tile, [&](int64_t slot, const VisibleKeys& visible) {
+    AddChunk(head, slot, visible, scale, arrays);
+  });
+}
+
+bool SumsAreInRange(const QueryTile& tile, const Arrays& arrays) {
+  for (int64_t r = 0; r < tile.size; ++r) {
+    const float total = Sum(Load(arrays.totals[r]));
+    if (!(total >= kSmallestTotal && total <= kLargestTotal)) return false;
   }
+  return true;
+}
+
+void ComputeTile(const AttentionHead& head, const AttentionSegment& segment, const QueryTile& tile,
+                 float scale, Arrays& arrays) {
+  for (float& shift : arrays.shift) shift = 0.0f;
+  AddTile(head, segment, tile, scale, arrays);
+  if (SumsAreInRange(tile, arrays)) return;
+  for (float& maximum : arrays.maximum) maximum = -__builtin_inff();
+  ForEachChunk(head, segment, tile, [&](int64_t slot, const VisibleKeys& visible) {
+    RaiseMaximum(head, slot, visible, arrays);
+  });
+  for (int64_t r = 0; r < tile.size; ++r) arrays.shift[r] = -scale * arrays.maximum[r];
+  AddTile(head, segment, tile, scale, arrays);
 }
 
 void StoreTile(const AttentionForwardTask& task, const QueryTile& tile, const Arrays& arrays) {
   const AttentionHead& head = task.head;
   for (int64_t r = 0; r < tile.size; ++r) {
-    StoreScaledRow(head, arrays.sums + r * head.padded_dim, 1.0f / arrays.total[r],
+    const float total = Sum(Load(arrays.totals[r]));
+    StoreScaledRow(head, arrays.sums + r * head.padded_dim, 1.0f / total,
                    RowAt(task.out, tile.begin + r, task.out_row_bytes));
-    task.lse[tile.begin + r] =
-        __builtin_fmaf(arrays.maximum[r], kLn2, __builtin_logf(arrays.total[r]));
+    task.lse[tile.begin + r] = __builtin_fmaf(-arrays.shift[r], kLn2, __builtin_logf(total));
   }
 }
 
@@ -148,9 +158,7 @@ void ForwardSegment(const AttentionForwardTask& task) {
       LoadChunk(head, BandChunk(head, next_chunk), next_chunk % segment.ring_chunks, arrays);
     }
     LoadQueries(head, tile, arrays);
-    ForEachChunk(head, segment, tile, [&](int64_t slot, const VisibleKeys& visible) {
-      AddChunk(head, tile, slot, visible, scale, arrays);
-    });
+    ComputeTile(head, segment, tile, scale, arrays);
     StoreTile(task, tile, arrays);
   }
 }
