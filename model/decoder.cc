@@ -3,10 +3,11 @@
 #include <algorithm>
 
 #include "kernels/cached_attention.h"
-#include "kernels/embedding.h"
 #include "kernels/layer_norm.h"
 #include "kernels/lm_head.h"
 #include "kernels/rotary.h"
+#include "model/model_memory.h"
+#include "model/vocabulary_parallel.h"
 
 namespace sepia::model {
 namespace {
@@ -14,24 +15,21 @@ namespace {
 // A long prompt goes through the blocks in pieces of this many tokens.
 constexpr int64_t kChunk = 256;
 
-BlockShape ChunkShape(const GptNeox& model, int64_t num_tokens) {
-  const ModelConfig& config = model.config();
-  return {.B = 1,
-          .T = num_tokens,
-          .C = config.hidden_size,
-          .H = config.num_heads,
-          .D = config.head_dim(),
-          .F = config.intermediate_size,
-          .dtype = model.options().compute_dtype};
+BlockShape ChunkShape(const GptNeox& model, dist::Mesh& mesh, int64_t num_tokens) {
+  ModelOptions options = model.options();
+  options.batch_size = 1;
+  options.seq_length = num_tokens;
+  return LargestBlock(model.config(), options, mesh.tensor().size());
 }
 
-int64_t ScratchBytes(const GptNeox& model, int64_t max_length, int num_threads) {
+int64_t ScratchBytes(const GptNeox& model, dist::Mesh& mesh, int64_t max_length, int num_threads) {
   const ModelConfig& config = model.config();
-  return std::max({BlockScratchBytes(ChunkShape(model, kChunk), num_threads),
-                   BlockScratchBytes(ChunkShape(model, 1), num_threads),
-                   kernels::CachedAttentionScratchBytes(max_length, num_threads),
-                   kernels::LmHeadScratchBytes(1, config.hidden_size, config.vocab_size,
-                                               model.options().compute_dtype, num_threads)});
+  return std::max(
+      {BlockScratchBytes(ChunkShape(model, mesh, kChunk), num_threads),
+       BlockScratchBytes(ChunkShape(model, mesh, 1), num_threads),
+       kernels::CachedAttentionScratchBytes(max_length, num_threads),
+       kernels::LmHeadScratchBytes(1, config.hidden_size, config.vocab_size / mesh.tensor().size(),
+                                   model.options().compute_dtype, num_threads)});
 }
 
 int64_t CheckedLength(const GptNeox& model, int64_t max_length) {
@@ -53,7 +51,7 @@ Decoder::Decoder(GptNeox& model, dist::Mesh& mesh, int64_t max_length, int num_t
       mesh_(mesh),
       max_length_(CheckedLength(model, max_length)),
       arena_("decoder"),
-      scratch_("decoder scratch", ScratchBytes(model, max_length, num_threads)),
+      scratch_("decoder scratch", ScratchBytes(model, mesh, max_length, num_threads)),
       ctx_{.num_threads = num_threads, .scratch = &scratch_} {
   Allocate(arena_);
   arena_ = Arena("decoder", arena_.used_bytes());
@@ -64,7 +62,7 @@ Decoder::Decoder(GptNeox& model, dist::Mesh& mesh, int64_t max_length, int num_t
 
 void Decoder::Allocate(Arena& arena) {
   const ModelConfig& config = model_.config();
-  const BlockShape shape = ChunkShape(model_, std::min(kChunk, max_length_));
+  const BlockShape shape = ChunkShape(model_, mesh_, std::min(kChunk, max_length_));
   const Shape tables{max_length_, config.rotary_dim() / 2};
   cos_ = arena.Allocate("rotary.cos", DType::kFloat32, tables);
   sin_ = arena.Allocate("rotary.sin", DType::kFloat32, tables);
@@ -96,12 +94,12 @@ void Decoder::RunChunk(std::span<const int32_t> chunk) {
   for (const AttentionIndexSpec& spec : plan.specs)
     indexes.emplace_back(tokens_, 1, length(), spec);
 
-  const BlockShape shape = ChunkShape(model_, num_new);
+  const BlockShape shape = ChunkShape(model_, mesh_, num_new);
   const BlockActivations activations = Narrow(activations_, shape);
   const TensorView x = residual_.Rows(0, num_new);
-  kernels::EmbeddingForward(ctx_, {.tokens = ConstTensorView::Of(chunk, {1, num_new}),
-                                   .table = model_.weight(model_.parameters().embedding()),
-                                   .y = Prefix(residual_, {1, num_new, shape.C})});
+  EmbedTokens(ctx_, mesh_, ConstTensorView::Of(chunk, {1, num_new}),
+              model_.weight(model_.parameters().embedding()),
+              Prefix(residual_, {1, num_new, shape.C}));
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
     const auto l = static_cast<size_t>(layer);
     const AttentionPlan::Layer& attention = plan.layers[l];
@@ -143,8 +141,7 @@ std::span<const float> Decoder::Append(std::span<const int32_t> tokens) {
                                    .mean = mean_,
                                    .rstd = rstd_,
                                    .eps = static_cast<float>(model_.config().layer_norm_eps)});
-  kernels::LmHeadLogits(ctx_,
-                        {.x = final_ln_, .weight = model_.matrix(table.head()), .logits = logits_});
+  WholeLogits(ctx_, mesh_, final_ln_, model_.matrix(table.head()), logits_);
   return logits_.span<float>();
 }
 

@@ -6,7 +6,8 @@
 //   std::span<const float> logits = decoder.Append(prompt);
 //   logits = decoder.Append({&next, 1});
 //
-// Reads the model's weights only: a model in training may generate between steps.
+// Reads the model's weights only: a model in training may generate between steps. Collective over
+// mesh.tensor(), where every rank gets the whole logits.
 #pragma once
 
 #include <cstdint>

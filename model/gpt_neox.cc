@@ -1,6 +1,6 @@
 #include "model/gpt_neox.h"
 
-#include <cstring>
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -10,19 +10,19 @@
 #include "kernels/lm_head.h"
 #include "model/block.h"
 #include "model/model_memory.h"
+#include "model/vocabulary_parallel.h"
 
 namespace sepia::model {
 namespace {
 
 using kernels::Context;
 
-// grads() shows the padding between records as part of one vector: it must be zero.
-void ZeroPadding(const Arena& arena, std::byte* memory) {
-  const std::vector<Arena::Record>& records = arena.records();
-  for (size_t i = 0; i < records.size(); ++i) {
-    const int64_t begin = records[i].offset + records[i].num_bytes;
-    const int64_t end = i + 1 < records.size() ? records[i + 1].offset : arena.used_bytes();
-    std::memset(memory + begin, 0, static_cast<size_t>(end - begin));
+// What lies between parameters takes part in sums over ranks: it must be zero.
+void ZeroPadding(const FlatLayout& layout, TensorView flat) {
+  for (size_t i = 0; i < layout.begins.size(); ++i) {
+    const int64_t begin = layout.begins[i] + layout.shapes[i].num_elements();
+    const int64_t end = i + 1 < layout.begins.size() ? layout.begins[i + 1] : layout.size;
+    std::fill(flat.data<float>() + begin, flat.data<float>() + end, 0.0f);
   }
 }
 
@@ -40,21 +40,20 @@ struct GptNeox::State {
         mesh(model_mesh),
         tensor_size(mesh.tensor().size()),
         table(config),
+        layout(table, tensor_size, mesh.data().size()),
         plan(MakeAttentionPlan(config)),
         arenas(MakeArenas()),
         scratch("scratch", ModelScratchBytes(config, options, tensor_size)),
-        memory(AllocateModelMemory(config, options, table, tensor_size, arenas)) {
+        memory(AllocateModelMemory(config, options, layout, tensor_size, arenas)) {
     matrices.resize(memory.weights.size());
     for (size_t i = 0; i < matrices.size(); ++i) matrices[i].canonical = memory.weights[i];
     kernels::BuildRotaryTables(options.rotary_tables, config.rotary_base, memory.cos, memory.sin);
-    if (options.gradients) {
-      ZeroPadding(arenas.grads, static_cast<std::byte*>(memory.grads.front().raw()));
-    }
+    if (options.gradients) ZeroPadding(layout, memory.flat_grads);
   }
 
   Arenas MakeArenas() const {
     Arenas counting{Arena("params"), Arena("grads"), Arena("activations")};
-    AllocateModelMemory(config, options, table, tensor_size, counting);
+    AllocateModelMemory(config, options, layout, tensor_size, counting);
     return {Arena("params", counting.params.used_bytes()),
             Arena("grads", counting.grads.used_bytes()),
             Arena("activations", counting.activations.used_bytes())};
@@ -97,6 +96,7 @@ struct GptNeox::State {
   dist::Mesh& mesh;
   int64_t tensor_size;
   ParameterTable table;
+  FlatLayout layout;
   AttentionPlan plan;
   Arenas arenas;
   Arena scratch;
@@ -156,26 +156,26 @@ void GptNeox::State::RunBlock(Context& ctx, const Batch& batch, int64_t layer) {
 }
 
 GptNeox::GptNeox(const ModelConfig& config, const ModelOptions& options, dist::Mesh& mesh) {
-  if (mesh.tensor().size() > 1) {
-    throw UserError(
-        fmt::format("parallel.tensor = {}: this version keeps a model on one rank; "
-                    "set parallel.tensor to 1",
-                    mesh.tensor().size()));
-  }
+  const int tensor_size = mesh.tensor().size();
+  CHECK(config.num_heads % tensor_size == 0 && config.intermediate_size % tensor_size == 0 &&
+            config.vocab_size % tensor_size == 0,
+        "a model of {} heads, {} inner features and {} tokens over {} tensor ranks",
+        config.num_heads, config.intermediate_size, config.vocab_size, tensor_size);
   CHECK_LE(options.seq_length, config.max_positions);
   state_ = std::make_unique<State>(config, options, mesh);
 }
 
 GptNeox::~GptNeox() = default;
 
-MemoryPlan GptNeox::Plan(const ModelConfig& config, const ModelOptions& options) {
+MemoryPlan GptNeox::Plan(const ModelConfig& config, const ModelOptions& options,
+                         int64_t tensor_size, int64_t data_size) {
   Arenas arenas{Arena("params"), Arena("grads"), Arena("activations")};
-  const ParameterTable table(config);
-  AllocateModelMemory(config, options, table, /*tensor_size=*/1, arenas);
+  const FlatLayout layout(ParameterTable(config), tensor_size, data_size);
+  AllocateModelMemory(config, options, layout, tensor_size, arenas);
   return {.params = arenas.params.used_bytes(),
           .grads = arenas.grads.used_bytes(),
           .activations = arenas.activations.used_bytes(),
-          .scratch = ModelScratchBytes(config, options, /*tensor_size=*/1)};
+          .scratch = ModelScratchBytes(config, options, tensor_size)};
 }
 
 const ModelConfig& GptNeox::config() const { return state_->config; }
@@ -187,10 +187,9 @@ Arena& GptNeox::scratch() { return state_->scratch; }
 TensorView GptNeox::weight(int i) { return state_->memory.weights[static_cast<size_t>(i)]; }
 TensorView GptNeox::grad(int i) { return state_->memory.grads[static_cast<size_t>(i)]; }
 
-TensorView GptNeox::grads() {
-  const int64_t num_floats = state_->arenas.grads.used_bytes() / DTypeSize(DType::kFloat32);
-  return TensorView(grad(0).raw(), DType::kFloat32, {num_floats});
-}
+TensorView GptNeox::weights() { return state_->memory.flat_weights; }
+TensorView GptNeox::grads() { return state_->memory.flat_grads; }
+const FlatLayout& GptNeox::layout() const { return state_->layout; }
 
 const kernels::Weight& GptNeox::matrix(int i) const {
   return state_->matrices[static_cast<size_t>(i)];
@@ -210,9 +209,8 @@ void GptNeox::Forward(Context& ctx, const Batch& batch) {
   if (shape.M() == 0) return;
   const int64_t num_layers = s.config.num_layers;
   const Shape width{shape.M(), shape.C};
-  kernels::EmbeddingForward(ctx, {.tokens = batch.tokens_view(),
-                                  .table = weight(s.table.embedding()),
-                                  .y = Prefix(s.memory.residual[0], {shape.B, shape.T, shape.C})});
+  EmbedTokens(ctx, s.mesh, batch.tokens_view(), weight(s.table.embedding()),
+              Prefix(s.memory.residual[0], {shape.B, shape.T, shape.C}));
   for (int64_t layer = 0; layer < num_layers; ++layer) s.RunBlock(ctx, batch, layer);
   kernels::LayerNormForward(ctx, {.x = s.Residual(num_layers, shape),
                                   .gamma = weight(s.table.final_gamma()),
@@ -238,16 +236,17 @@ void GptNeox::Loss(Context& ctx, const Batch& batch, TensorView loss_sum, GradMo
                             .loss_mode = mode,
                             .grad_scale = {},
                             .dx = {},
-                            .dweight = {}});
+                            .dweight = {},
+                            .vocabulary = VocabularyPartOf(s.mesh),
+                            .gather_statistics = GatherOverVocabulary(ctx, s.mesh)});
 }
 
 void GptNeox::Logits(Context& ctx, const Batch& batch, TensorView logits) {
   const State& s = *state_;
   const BlockShape shape = s.ShapeOf(batch);
   if (shape.M() == 0) return;
-  kernels::LmHeadLogits(ctx, {.x = Prefix(s.memory.final_ln, {shape.M(), shape.C}),
-                              .weight = matrix(s.table.head()),
-                              .logits = logits.Reshaped({shape.M(), s.config.vocab_size})});
+  WholeLogits(ctx, s.mesh, Prefix(s.memory.final_ln, {shape.M(), shape.C}), matrix(s.table.head()),
+              logits.Reshaped({shape.M(), s.config.vocab_size}));
 }
 
 void GptNeox::Backward(Context& ctx, const Batch& batch, const BackwardArgs& args) {
@@ -280,7 +279,10 @@ void GptNeox::Backward(Context& ctx, const Batch& batch, const BackwardArgs& arg
                             .grad_scale = args.grad_scale,
                             .dx = d_final,
                             .dweight = grad(table.head()),
-                            .grad_mode = args.grad_mode});
+                            .grad_mode = args.grad_mode,
+                            .vocabulary = VocabularyPartOf(s.mesh),
+                            .gather_statistics = GatherOverVocabulary(ctx, s.mesh)});
+  s.mesh.tensor().AllReduce(ctx, d_final, dist::ReduceOp::kSum, "head.backward").Wait();
   kernels::LayerNormBackward(ctx, {.x = s.Residual(num_layers, shape),
                                    .gamma = weight(table.final_gamma()),
                                    .mean = Prefix(s.memory.final_mean, {shape.M()}),
@@ -312,8 +314,31 @@ void GptNeox::Backward(Context& ctx, const Batch& batch, const BackwardArgs& arg
       ctx, {.tokens = batch.tokens_view(),
             .dy = Prefix(dx, {shape.B, shape.T, shape.C}),
             .dtable = grad(table.embedding()),
-            .grad_mode = s.config.tie_embeddings ? GradMode::kAccumulate : args.grad_mode});
+            .grad_mode = s.config.tie_embeddings ? GradMode::kAccumulate : args.grad_mode,
+            .vocabulary = VocabularyPartOf(s.mesh)});
   ready(table.embedding(), table.embedding() + 1);
+}
+
+void GptNeox::SumPartialGradients(Context& ctx) {
+  // Many small vectors: one message.
+  State& s = *state_;
+  std::vector<float> values;
+  const auto for_each = [&](const auto& fn) {
+    for (size_t i = 0; i < s.memory.grads.size(); ++i) {
+      if (s.table.specs()[i].partial_gradient) fn(s.memory.grads[i].span<float>());
+    }
+  };
+  for_each([&](std::span<float> grad) { values.insert(values.end(), grad.begin(), grad.end()); });
+  const auto count = static_cast<int64_t>(values.size());
+  s.mesh.tensor()
+      .AllReduce(ctx, TensorView::Of(std::span(values), {count}), dist::ReduceOp::kSum,
+                 "partial gradients")
+      .Wait();
+  auto from = values.begin();
+  for_each([&](std::span<float> grad) {
+    std::copy_n(from, grad.size(), grad.begin());
+    from += static_cast<ptrdiff_t>(grad.size());
+  });
 }
 
 }  // namespace sepia::model

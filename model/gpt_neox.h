@@ -21,6 +21,7 @@
 #include "kernels/weight.h"
 #include "model/model_config.h"
 #include "model/parameters.h"
+#include "model/sharding.h"
 
 namespace sepia::model {
 
@@ -44,12 +45,18 @@ struct MemoryPlan {
   int64_t scratch = 0;
 };
 
+// Under tensor parallelism each rank of mesh.tensor() holds a shard of every matrix, and calls that
+// compute are collective over that group.
 class GptNeox {
  public:
+  // The tensor size must divide heads, MLP width and vocabulary (the config's checks say so
+  // kindly).
   GptNeox(const ModelConfig& config, const ModelOptions& options, dist::Mesh& mesh);
   ~GptNeox();
 
-  static MemoryPlan Plan(const ModelConfig& config, const ModelOptions& options);
+  // Of one rank.
+  static MemoryPlan Plan(const ModelConfig& config, const ModelOptions& options,
+                         int64_t tensor_size = 1, int64_t data_size = 1);
 
   const ModelConfig& config() const;
   const ModelOptions& options() const;
@@ -63,8 +70,10 @@ class GptNeox {
   // Local shard of parameter i: compute-dtype weight and fp32 gradient.
   TensorView weight(int i);
   TensorView grad(int i);
-  // All gradients as one fp32 vector, in table order with padding (zero) between records.
+  // All of them as one vector each, in the order of layout(); the padding of gradients is zero.
+  TensorView weights();
   TensorView grads();
+  const FlatLayout& layout() const;
   // Weights as the ops take them: for matrix products, and of a whole layer.
   const kernels::Weight& matrix(int i) const;
   BlockWeights block_weights(int64_t layer) const;
@@ -95,6 +104,10 @@ class GptNeox {
     std::function<void(int begin, int end)> gradients_ready = nullptr;
   };
   void Backward(kernels::Context& ctx, const Batch& batch, const BackwardArgs& args);
+
+  // Adds up, over tensor ranks, the gradients of which each rank has a part
+  // (ParamSpec::partial_gradient). Once a step, after the last Backward.
+  void SumPartialGradients(kernels::Context& ctx);
 
  private:
   struct State;

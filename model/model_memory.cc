@@ -7,14 +7,19 @@
 
 namespace sepia::model {
 
-Shape LocalShape(const ParamSpec& spec, int64_t tensor_size) {
-  if (spec.placement == Placement::kReplicated) return spec.shape;
-  const size_t cut = spec.placement == Placement::kRow ? 1 : 0;
-  std::vector<int64_t> dims(spec.shape.dims().begin(), spec.shape.dims().end());
-  CHECK_EQ(dims[cut] % tensor_size, 0);
-  dims[cut] /= tensor_size;
-  return Shape(dims);
+namespace {
+
+// One vector in the layout's order, and the parameters in it.
+void AllocateFlat(Arena& arena, const char* name, DType dtype, const FlatLayout& layout,
+                  TensorView* flat, std::vector<TensorView>* views) {
+  *flat = arena.Allocate(name, dtype, {layout.size});
+  for (size_t i = 0; i < layout.shapes.size(); ++i) {
+    const Shape& shape = layout.shapes[i];
+    views->push_back(flat->Rows(layout.begins[i], shape.num_elements()).Reshaped(shape));
+  }
 }
+
+}  // namespace
 
 BlockShape LargestBlock(const ModelConfig& config, const ModelOptions& options,
                         int64_t tensor_size) {
@@ -28,15 +33,15 @@ BlockShape LargestBlock(const ModelConfig& config, const ModelOptions& options,
 }
 
 ModelMemory AllocateModelMemory(const ModelConfig& config, const ModelOptions& options,
-                                const ParameterTable& table, int64_t tensor_size, Arenas& arenas) {
+                                const FlatLayout& layout, int64_t tensor_size, Arenas& arenas) {
   ModelMemory memory;
   const DType dtype = options.compute_dtype;
-  for (const ParamSpec& spec : table.specs()) {
-    const Shape shape = LocalShape(spec, tensor_size);
-    memory.weights.push_back(arenas.params.Allocate(spec.name, dtype, shape));
-    memory.grads.push_back(options.gradients
-                               ? arenas.grads.Allocate(spec.name, DType::kFloat32, shape)
-                               : TensorView());
+  AllocateFlat(arenas.params, "weights", dtype, layout, &memory.flat_weights, &memory.weights);
+  memory.grads.resize(memory.weights.size());
+  if (options.gradients) {
+    memory.grads.clear();
+    AllocateFlat(arenas.grads, "gradients", DType::kFloat32, layout, &memory.flat_grads,
+                 &memory.grads);
   }
 
   Arena& arena = arenas.activations;
@@ -67,9 +72,10 @@ ModelMemory AllocateModelMemory(const ModelConfig& config, const ModelOptions& o
 int64_t ModelScratchBytes(const ModelConfig& config, const ModelOptions& options,
                           int64_t tensor_size) {
   const BlockShape shape = LargestBlock(config, options, tensor_size);
-  return std::max(BlockScratchBytes(shape, options.num_threads),
-                  kernels::LmHeadScratchBytes(shape.M(), shape.C, config.vocab_size / tensor_size,
-                                              shape.dtype, options.num_threads));
+  return std::max(
+      BlockScratchBytes(shape, options.num_threads),
+      kernels::LmHeadScratchBytes(shape.M(), shape.C, config.vocab_size / tensor_size, shape.dtype,
+                                  options.num_threads, static_cast<int>(tensor_size)));
 }
 
 }  // namespace sepia::model

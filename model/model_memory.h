@@ -7,6 +7,7 @@
 #include "base/arena.h"
 #include "model/block.h"
 #include "model/gpt_neox.h"
+#include "model/sharding.h"
 
 namespace sepia::model {
 
@@ -18,9 +19,10 @@ struct Arenas {
 
 struct ModelMemory {
   // By parameter number.
-  std::vector<TensorView> weights;  // compute dtype, local shape
-  std::vector<TensorView> grads;    // fp32; empty without gradients
-  TensorView cos, sin;              // [T, rotary_dim / 2] fp32
+  std::vector<TensorView> weights;      // compute dtype, local shape
+  std::vector<TensorView> grads;        // fp32; empty without gradients
+  TensorView flat_weights, flat_grads;  // the same memory in the order of FlatLayout, with padding
+  TensorView cos, sin;                  // [T, rotary_dim / 2] fp32
 
   // By layer. Without gradients one memory serves all layers; with recomputation one memory serves
   // all `blocks`.
@@ -32,15 +34,12 @@ struct ModelMemory {
   TensorView d_residual;  // [M, C]: gradient of the residual stream
 };
 
-// The local part of a parameter cut over `tensor_size` ranks.
-Shape LocalShape(const ParamSpec& spec, int64_t tensor_size);
-
 // Sizes of a block for the largest micro-batch.
 BlockShape LargestBlock(const ModelConfig& config, const ModelOptions& options,
                         int64_t tensor_size);
 
 ModelMemory AllocateModelMemory(const ModelConfig& config, const ModelOptions& options,
-                                const ParameterTable& table, int64_t tensor_size, Arenas& arenas);
+                                const FlatLayout& layout, int64_t tensor_size, Arenas& arenas);
 
 // Scratch that any op of the model takes at most.
 int64_t ModelScratchBytes(const ModelConfig& config, const ModelOptions& options,

@@ -33,7 +33,22 @@ ParamSpec Matrix(const std::string& name, const std::string& hf_name, const Shap
 // Biases and LayerNorm parameters never decay (NeoX model/utils.py).
 ParamSpec Vector(const std::string& name, const std::string& hf_name, int64_t size,
                  Placement placement, Init::Kind init) {
-  return {name, hf_name, {size}, placement, {init}, /*weight_decay=*/false};
+  return {name,
+          hf_name,
+          {size},
+          placement,
+          {init},
+          /*weight_decay=*/false,
+          /*partial_gradient=*/false};
+}
+
+// A block's LayerNorms see the gradients of column-parallel products, each rank those of its own
+// columns.
+ParamSpec BlockNorm(const std::string& name, const std::string& hf_name, int64_t size,
+                    Init::Kind init) {
+  ParamSpec spec = Vector(name, hf_name, size, Placement::kReplicated, init);
+  spec.partial_gradient = true;
+  return spec;
 }
 
 // In the order of BlockParam.
@@ -53,18 +68,21 @@ void AddBlock(const ModelConfig& config, int64_t layer, std::vector<ParamSpec>* 
                           Placement placement, const Init& how) {
     specs->push_back(Matrix(name + ours, hf + theirs, shape, placement, how));
   };
+  const auto norm = [&](const char* ours, const char* theirs, Init::Kind how) {
+    specs->push_back(BlockNorm(name + ours, hf + theirs, c, how));
+  };
   const auto vector = [&](const char* ours, const char* theirs, int64_t size, Placement placement,
                           Init::Kind how) {
     specs->push_back(Vector(name + ours, hf + theirs, size, placement, how));
   };
-  vector("ln1.weight", "input_layernorm.weight", c, kReplicated, kOne);
-  vector("ln1.bias", "input_layernorm.bias", c, kReplicated, kZero);
+  norm("ln1.weight", "input_layernorm.weight", kOne);
+  norm("ln1.bias", "input_layernorm.bias", kZero);
   matrix("attention.qkv.weight", "attention.query_key_value.weight", {3 * c, c}, kColumn, init);
   vector("attention.qkv.bias", "attention.query_key_value.bias", 3 * c, kColumn, kZero);
   matrix("attention.dense.weight", "attention.dense.weight", {c, c}, kRow, output_init);
   vector("attention.dense.bias", "attention.dense.bias", c, kReplicated, kZero);
-  vector("ln2.weight", "post_attention_layernorm.weight", c, kReplicated, kOne);
-  vector("ln2.bias", "post_attention_layernorm.bias", c, kReplicated, kZero);
+  norm("ln2.weight", "post_attention_layernorm.weight", kOne);
+  norm("ln2.bias", "post_attention_layernorm.bias", kZero);
   matrix("mlp.up.weight", "mlp.dense_h_to_4h.weight", {f, c}, kColumn, init);
   vector("mlp.up.bias", "mlp.dense_h_to_4h.bias", f, kColumn, kZero);
   matrix("mlp.down.weight", "mlp.dense_4h_to_h.weight", {c, f}, kRow, output_init);
@@ -106,20 +124,33 @@ int ParameterTable::final_gamma() const { return static_cast<int>(1 + num_layers
 int ParameterTable::final_beta() const { return final_gamma() + 1; }
 int ParameterTable::head() const { return tied_ ? embedding() : final_beta() + 1; }
 
-void InitializeParameter(const ParamSpec& spec, uint64_t seed, int num_threads, TensorView values) {
-  CHECK_EQ(values.shape(), spec.shape);
+void InitializeParameter(const ParamSpec& spec, std::span<const int64_t> offset, uint64_t seed,
+                         int num_threads, TensorView values) {
+  CHECK(values.rank() == spec.shape.rank() && values.rank() <= 2, "{} for {} of {}", values.shape(),
+        spec.name, spec.shape);
   const std::span<float> out = values.span<float>();
   if (spec.init.kind != Init::Kind::kNormal) {
     std::fill(out.begin(), out.end(), spec.init.kind == Init::Kind::kOne ? 1.0f : 0.0f);
     return;
   }
   const PhiloxStream stream(seed, spec.hf_name);
+  const int last = values.rank() - 1;
+  const int64_t width = values.dim(last);
+  const int64_t stride = spec.shape[last];
+  const int64_t first = last == 0 ? offset[0] : offset[0] * stride + offset[1];
   const auto count = static_cast<int64_t>(out.size());
 #pragma omp parallel for schedule(static) num_threads(num_threads)
   for (int64_t e = 0; e < count; ++e) {
-    const double normal = stream.Normal(static_cast<uint64_t>(e));
+    const int64_t element = first + e / width * stride + e % width;
+    const double normal = stream.Normal(static_cast<uint64_t>(element));
     out[static_cast<size_t>(e)] = static_cast<float>(normal * spec.init.stddev);
   }
+}
+
+void InitializeParameter(const ParamSpec& spec, uint64_t seed, int num_threads, TensorView values) {
+  CHECK_EQ(values.shape(), spec.shape);
+  const std::vector<int64_t> origin(static_cast<size_t>(spec.shape.rank()), 0);
+  InitializeParameter(spec, origin, seed, num_threads, values);
 }
 
 }  // namespace sepia::model

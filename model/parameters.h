@@ -30,8 +30,10 @@ struct ParamSpec {
   std::string hf_name;  // "gpt_neox.layers.3.attention.query_key_value.weight"; checkpoints
   Shape shape;          // global (unsharded)
   Placement placement = Placement::kReplicated;
-  Init init;
+  Init init = {};
   bool weight_decay = false;  // 2-D weights, embeddings and head included
+  // Every tensor rank holds the parameter, but only a part of the sum that is its gradient.
+  bool partial_gradient = false;
 };
 
 // Roles of a block's parameters, in table order.
@@ -71,9 +73,12 @@ class ParameterTable {
   bool tied_;
 };
 
-// Draws the initial values of one parameter: element e of the *global* tensor is Philox stream
-// `spec.hf_name` of `seed` at index e, so sharding never changes a value. `values` is fp32, of the
-// global shape. Runs on num_threads threads with the same bits for any number.
+// Draws initial values: element e of the *global* tensor is Philox stream `spec.hf_name` of `seed`
+// at index e, so sharding never changes a value. `values`, fp32, is the rectangle of the parameter
+// that begins at `offset`. Runs on num_threads threads with the same bits for any number.
+void InitializeParameter(const ParamSpec& spec, std::span<const int64_t> offset, uint64_t seed,
+                         int num_threads, TensorView values);
+// All of it.
 void InitializeParameter(const ParamSpec& spec, uint64_t seed, int num_threads, TensorView values);
 
 }  // namespace sepia::model

@@ -1,7 +1,9 @@
 // Ranges of single values and contradictions between them, on the complete config.
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
@@ -230,16 +232,28 @@ std::string NearestDivisors(int64_t number, int64_t value) {
 
 void CheckLayout(ConfigDraft* draft) {
   const config::ParallelConfig& parallel = draft->proto->parallel();
+  if (parallel.grad_reduce_dtype() != config::FP32) {
+    draft->Fault("parallel.grad_reduce_dtype", "this version adds gradients in FP32 only");
+  }
   const int64_t tensor = parallel.tensor();
   if (tensor <= 1 || draft->model.num_heads < 1) return;
-  if (draft->model.num_heads % tensor != 0) {
-    draft->Fault("parallel.tensor", fmt::format("{} does not divide the {} heads; take {}", tensor,
-                                                draft->model.num_heads,
-                                                NearestDivisors(draft->model.num_heads, tensor)));
-  } else if (draft->model.vocab_size % tensor != 0) {
-    draft->Fault("parallel.tensor", fmt::format("{} does not divide the vocabulary of {}; take {}",
-                                                tensor, draft->model.vocab_size,
-                                                NearestDivisors(draft->model.vocab_size, tensor)));
+  if (parallel.sequence()) {
+    draft->Fault("parallel.sequence",
+                 "sequence parallelism is not part of this version; leave it out");
+  }
+  const model::ModelConfig& model = draft->model;
+  const std::pair<std::string, int64_t> cut[] = {
+      {fmt::format("{} heads", model.num_heads), model.num_heads},
+      {fmt::format("{} inner features of the MLP", model.intermediate_size),
+       model.intermediate_size},
+      {fmt::format("{} tokens of the vocabulary", model.vocab_size), model.vocab_size}};
+  const int64_t common =
+      std::gcd(std::gcd(model.num_heads, model.intermediate_size), model.vocab_size);
+  for (const auto& [what, size] : cut) {
+    if (size % tensor == 0) continue;
+    draft->Fault("parallel.tensor", fmt::format("{} does not divide the {}; take {}", tensor, what,
+                                                NearestDivisors(common, tensor)));
+    return;
   }
 }
 

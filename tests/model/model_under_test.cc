@@ -30,6 +30,19 @@ Batch MakeBatch(const model::ModelConfig& config, std::vector<int32_t> tokens,
   return batch;
 }
 
+Batch CutRows(const model::ModelConfig& config, const Batch& batch, int64_t begin, int64_t end) {
+  const auto cut = [&](const auto& values) {
+    auto copy = values;
+    if (values.empty()) return copy;
+    copy.assign(values.begin() + begin * batch.seq_length, values.begin() + end * batch.seq_length);
+    return copy;
+  };
+  Batch rows =
+      MakeBatch(config, cut(batch.tokens), cut(batch.targets), end - begin, batch.seq_length);
+  rows.loss_mask = cut(batch.loss_mask);
+  return rows;
+}
+
 Batch RandomBatch(const model::ModelConfig& config, int64_t batch_size, int64_t seq_length,
                   uint64_t seed) {
   const PhiloxStream stream(seed, "tokens");
@@ -66,8 +79,30 @@ NamedValues RandomWeights(const model::ModelConfig& config, uint64_t seed) {
   return weights;
 }
 
+namespace {
+
+// Calls fn(whole, local) with the places of every element of a rank's part.
+template <typename Fn>
+void ForEachLocalElement(const model::ParamSpec& spec, dist::Mesh& mesh, const Fn& fn) {
+  const model::ParamPart part = PartOfTensorRank(spec, mesh.tensor().rank(), mesh.tensor().size());
+  const int last = spec.shape.rank() - 1;
+  const int64_t width = part.shape[last];
+  const int64_t first =
+      last == 0 ? part.offset[0] : part.offset[0] * spec.shape[1] + part.offset[1];
+  for (int64_t e = 0; e < part.shape.num_elements(); ++e) {
+    fn(static_cast<size_t>(first + e / width * spec.shape[last] + e % width),
+       static_cast<size_t>(e));
+  }
+}
+
+}  // namespace
+
 ModelUnderTest::ModelUnderTest(const model::ModelConfig& config, const model::ModelOptions& options)
-    : mesh_(dist::MakeSelfCommunicator(), /*tensor=*/1),
+    : ModelUnderTest(config, options, dist::MakeSelfCommunicator(), /*tensor=*/1) {}
+
+ModelUnderTest::ModelUnderTest(const model::ModelConfig& config, const model::ModelOptions& options,
+                               std::unique_ptr<dist::Communicator> world, int tensor)
+    : mesh_(std::move(world), tensor),
       model_(std::make_unique<model::GptNeox>(config, options, mesh_)),
       ctx_{.num_threads = options.num_threads, .scratch = &model_->scratch()} {}
 
@@ -76,8 +111,10 @@ void ModelUnderTest::SetWeights(const NamedValues& weights) {
   CHECK_EQ(weights.size(), specs.size());
   for (size_t i = 0; i < specs.size(); ++i) {
     const std::vector<float>& values = weights.at(specs[i].hf_name);
-    model_->SetWeight(ctx_, static_cast<int>(i),
-                      ConstTensorView::Of(std::span(values), specs[i].shape));
+    const Shape shape = model_->weight(static_cast<int>(i)).shape();
+    std::vector<float> local(static_cast<size_t>(shape.num_elements()));
+    ForEachLocalElement(specs[i], mesh_, [&](size_t w, size_t l) { local[l] = values[w]; });
+    model_->SetWeight(ctx_, static_cast<int>(i), TensorView::Of(std::span(local), shape));
   }
 }
 
@@ -92,26 +129,43 @@ ModelResults ModelUnderTest::Run(const Batch& batch, float loss_scale) {
   ModelResults results;
   Forward(batch);
   results.logits = Logits(batch);
-  const auto num_targets = static_cast<double>(batch.num_targets());
+  auto num_targets = static_cast<double>(batch.num_targets());
+  SumOverDataRanks(TensorView(&num_targets, DType::kFloat64, {1}));
   const float grad_scale = loss_scale / static_cast<float>(num_targets);
+  const TensorView loss(&results.loss, DType::kFloat64, {1});
   model_->Backward(ctx_, batch,
                    {.grad_scale = ConstTensorView(&grad_scale, DType::kFloat32, {1}),
-                    .loss_sum = TensorView(&results.loss, DType::kFloat64, {1}),
+                    .loss_sum = loss,
                     .loss_mode = GradMode::kOverwrite,
                     .grad_mode = GradMode::kOverwrite});
+  SumOverDataRanks(loss);
   results.loss /= num_targets;
+  model_->SumPartialGradients(ctx_);
   results.grads = Gradients(1.0 / static_cast<double>(loss_scale));
   return results;
+}
+
+void ModelUnderTest::SumOverDataRanks(TensorView values) {
+  mesh_.data().AllReduce(ctx_, values, dist::ReduceOp::kSum, "test").Wait();
 }
 
 NamedValues ModelUnderTest::Gradients(double factor) {
   NamedValues grads;
   const auto specs = model_->parameters().specs();
   for (size_t i = 0; i < specs.size(); ++i) {
-    std::vector<float>& values = grads[specs[i].hf_name];
-    for (const float value : model_->grad(static_cast<int>(i)).span<float>()) {
-      values.push_back(static_cast<float>(static_cast<double>(value) * factor));
-    }
+    const model::ParamSpec& spec = specs[i];
+    std::vector<float>& whole = grads[spec.hf_name];
+    whole.resize(static_cast<size_t>(spec.shape.num_elements()));
+    const TensorView view = TensorView::Of(std::span(whole), spec.shape);
+    const std::span<const float> local = model_->grad(static_cast<int>(i)).span<float>();
+    // Tensor ranks put their parts side by side; of a replicated parameter the first one counts.
+    const bool counts =
+        spec.placement != model::Placement::kReplicated || mesh_.tensor().rank() == 0;
+    ForEachLocalElement(spec, mesh_, [&](size_t w, size_t l) {
+      if (counts) whole[w] = static_cast<float>(static_cast<double>(local[l]) * factor);
+    });
+    mesh_.tensor().AllReduce(ctx_, view, dist::ReduceOp::kSum, "test").Wait();
+    SumOverDataRanks(view);
   }
   return grads;
 }

@@ -36,25 +36,35 @@ Batch RandomBatch(const model::ModelConfig& config, int64_t batch_size, int64_t 
 // is trivially zero or one.
 NamedValues RandomWeights(const model::ModelConfig& config, uint64_t seed);
 
+// Rows [begin, end) of a batch.
+Batch CutRows(const model::ModelConfig& config, const Batch& batch, int64_t begin, int64_t end);
+
 class ModelUnderTest {
  public:
   // num_threads of `options` is used throughout.
   ModelUnderTest(const model::ModelConfig& config, const model::ModelOptions& options);
+  // One rank of several; `tensor` of them share a copy of the model.
+  ModelUnderTest(const model::ModelConfig& config, const model::ModelOptions& options,
+                 std::unique_ptr<dist::Communicator> world, int tensor);
 
   model::GptNeox& model() { return *model_; }
   dist::Mesh& mesh() { return mesh_; }
   kernels::Context& ctx() { return ctx_; }
 
+  // Of the whole model: a rank takes its part.
   void SetWeights(const NamedValues& weights);
 
   void Forward(const Batch& batch) { model_->Forward(ctx_, batch); }
   std::vector<float> Logits(const Batch& batch);
-  // Gradients are seeded with loss_scale and divided by it afterwards.
+  // Gradients are seeded with loss_scale and divided by it afterwards. Of several ranks each has
+  // its own rows; loss and gradients are those of all rows, on every rank. Logits are the rank's.
   ModelResults Run(const Batch& batch, float loss_scale = 1);
-  // The gradients as they stand, times `factor`.
+  // The gradients as they stand, times `factor`: whole parameters, summed over data ranks.
   NamedValues Gradients(double factor);
 
  private:
+  void SumOverDataRanks(TensorView values);
+
   dist::Mesh mesh_;
   std::unique_ptr<model::GptNeox> model_;
   kernels::Context ctx_;

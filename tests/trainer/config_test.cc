@@ -112,6 +112,11 @@ INSTANTIATE_TEST_SUITE_P(
                 "c:4:9: batch.global: 10 is not a multiple of micro 4 x 1 data rank; take 8 or 12"},
         BadCase{"parallel { tensor: 5 }",
                 "c:4:12: parallel.tensor: 5 does not divide the 12 heads; take 4 or 6"},
+        BadCase{"parallel { tensor: 2 sequence: true }",
+                "c:4:22: parallel.sequence: sequence parallelism is not part of this version; "
+                "leave it out"},
+        BadCase{"parallel { grad_reduce_dtype: BF16 }",
+                "c:4:12: parallel.grad_reduce_dtype: this version adds gradients in FP32 only"},
         BadCase{"parallel { zero_stage: 3 }",
                 "c:4:12: parallel.zero_stage: 3 is out of range; it must be from 0 to 1"},
         BadCase{"rope_fp16_tables: true",
@@ -190,6 +195,13 @@ TEST(Config, RanksEnterTheBatchCheck) {
               HasSubstr("not a multiple of micro 2 x 4 data ranks"));
   EXPECT_THAT(Faults(text, {"parallel.tensor=4"}, {.ranks = 6}),
               HasSubstr("4 does not divide the 6 ranks"));
+}
+
+TEST(Config, TensorRanksDivideTheVocabularyAndTheMlp) {
+  EXPECT_THAT(Faults(kRun, {"parallel.tensor=4", "model.vocab_size=50306"}),
+              HasSubstr("4 does not divide the 50306 tokens of the vocabulary; take 2"));
+  EXPECT_THAT(Faults(kRun, {"parallel.tensor=4", "model.intermediate_size=1002"}),
+              HasSubstr("4 does not divide the 1002 inner features of the MLP; take 2 or 6"));
 }
 
 TEST(ConfigOverride, ReplacesValuesListsAndMessages) {

@@ -1,0 +1,52 @@
+#include "model/vocabulary_parallel.h"
+
+#include <algorithm>
+
+#include "base/buffer.h"
+#include "kernels/embedding.h"
+#include "kernels/lm_head.h"
+
+namespace sepia::model {
+
+kernels::VocabularyPart VocabularyPartOf(dist::Mesh& mesh) {
+  return {.part = mesh.tensor().rank(), .num_parts = mesh.tensor().size()};
+}
+
+void EmbedTokens(kernels::Context& ctx, dist::Mesh& mesh, ConstTensorView tokens,
+                 ConstTensorView table, TensorView y) {
+  kernels::EmbeddingForward(
+      ctx, {.tokens = tokens, .table = table, .y = y, .vocabulary = VocabularyPartOf(mesh)});
+  // Exact in any dtype: all ranks but one add zero.
+  mesh.tensor().AllReduce(ctx, y, dist::ReduceOp::kSum, "embedding.forward").Wait();
+}
+
+std::function<void(ConstTensorView own, TensorView all)> GatherOverVocabulary(kernels::Context& ctx,
+                                                                              dist::Mesh& mesh) {
+  return [&ctx, &mesh](ConstTensorView own, TensorView all) {
+    mesh.tensor().AllGather(ctx, own, all, "head.statistics").Wait();
+  };
+}
+
+void WholeLogits(kernels::Context& ctx, dist::Mesh& mesh, ConstTensorView x,
+                 const kernels::Weight& weight, TensorView logits) {
+  const int64_t parts = mesh.tensor().size();
+  if (parts == 1) {  // no second copy of what may be the largest tensor of all
+    kernels::LmHeadLogits(ctx, {.x = x, .weight = weight, .logits = logits});
+    return;
+  }
+  const int64_t rows = x.dim(0);
+  const int64_t width = weight.canonical.dim(0);
+  const OwnedTensor own(DType::kFloat32, {rows, width});
+  const OwnedTensor all(DType::kFloat32, {parts, rows, width});
+  kernels::LmHeadLogits(ctx, {.x = x, .weight = weight, .logits = own});
+  mesh.tensor().AllGather(ctx, own, all, "head.logits").Wait();
+  // [parts, rows, width] to [rows, parts, width].
+  for (int64_t part = 0; part < parts; ++part) {
+    for (int64_t row = 0; row < rows; ++row) {
+      const float* from = all.data<float>() + (part * rows + row) * width;
+      std::copy_n(from, width, logits.data<float>() + (row * parts + part) * width);
+    }
+  }
+}
+
+}  // namespace sepia::model
