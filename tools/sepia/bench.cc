@@ -1,8 +1,11 @@
 #include "tools/sepia/bench.h"
 
 #include <algorithm>
+#include <iostream>
 #include <string>
 #include <utility>
+
+#include <nlohmann/json.hpp>
 
 #include "base/check.h"
 #include "base/clock.h"
@@ -47,6 +50,23 @@ Spread Summarize(std::vector<double> values) {
   const double median =
       values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
   return {.median = median, .min = values.front(), .max = values.back()};
+}
+
+void RunRounds(int count, bool paced, size_t num_variants,
+               const std::function<std::vector<double>()>& round) {
+  const auto print = [](const nlohmann::json& line) { std::cout << line.dump() << std::endl; };
+  if (paced) print({{"ready", num_variants}});
+  std::string line;
+  for (int i = 0; i < count && (!paced || std::getline(std::cin, line)); ++i) {
+    const std::vector<double> seconds = round();
+    if (paced) print({{"seconds", seconds}});
+  }
+}
+
+void AddPacedOption(CLI::App& command, bool& paced) {
+  command.add_flag("--paced", paced,
+                   "measure once each time a line arrives on stdin and answer with the seconds, to "
+                   "alternate with another program");
 }
 
 double TimeOnce(const std::function<void()>& run) {

@@ -36,6 +36,13 @@ struct Spread {
 };
 Spread Summarize(std::vector<double> values);
 
+// Calls `round`, which measures every variant once and returns their seconds, `count` times. Paced:
+// prints {"ready": variants}, then runs a round each time a line arrives on stdin and answers it
+// with {"seconds": [...]}, so that another program's measurements can alternate with these.
+void RunRounds(int count, bool paced, size_t num_variants,
+               const std::function<std::vector<double>()>& round);
+void AddPacedOption(CLI::App& command, bool& paced);
+
 // Seconds of one call.
 double TimeOnce(const std::function<void()>& run);
 

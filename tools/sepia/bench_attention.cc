@@ -32,6 +32,7 @@ struct Options {
   std::vector<int> threads = {1};
   std::vector<Isa> isas = {kernels::cpu::ActiveIsa()};
   int repeats = 9;
+  bool paced = false;
 };
 
 const std::map<std::string, AttentionKind> kKinds = {{"sep", AttentionKind::kSep},
@@ -75,7 +76,7 @@ struct Case {
   double verified_error = 0;
   std::vector<double> forward_s = {}, backward_s = {}, both_s = {}, peak_gflops = {};
 
-  void MeasureOnce() {
+  double MeasureOnce() {
     peak_gflops.push_back(kernels::cpu::RegisterPeakGflops(workload->code_isa(), num_threads));
     const double forward = TimeOnce([&] { workload->Forward(); });
     peak_gflops.push_back(kernels::cpu::RegisterPeakGflops(workload->code_isa(), num_threads));
@@ -83,6 +84,7 @@ struct Case {
     forward_s.push_back(forward);
     backward_s.push_back(backward);
     both_s.push_back(forward + backward);
+    return forward + backward;
   }
 };
 
@@ -195,9 +197,11 @@ nlohmann::ordered_json Report(const Options& o, const Case& c) {
 void RunBenchAttention(const Options& o) {
   Cases cases(o);
   for (Case& c : cases.all()) c.verified_error = c.workload->Verify();
-  for (int i = 0; i < o.repeats; ++i) {
-    for (Case& c : cases.all()) c.MeasureOnce();
-  }
+  RunRounds(o.repeats, o.paced, cases.all().size(), [&] {
+    std::vector<double> seconds;
+    for (Case& c : cases.all()) seconds.push_back(c.MeasureOnce());
+    return seconds;
+  });
   for (const Case& c : cases.all()) std::cout << Report(o, c).dump() << std::endl;
 }
 
@@ -257,6 +261,7 @@ void AddBenchAttentionCommand(CLI::App& bench) {
   AddThreadsOption(*command, o->threads);
   AddIsaOption(*command, o->isas);
   AddRepeatsOption(*command, o->repeats);
+  AddPacedOption(*command, o->paced);
   command->footer(
       "--kind, --dtype, --threads and --isa take lists: all combinations run in turn, a line "
       "each.\n"

@@ -197,16 +197,8 @@ nlohmann::ordered_json Report(const Options& o, const Case& c) {
 
 void RunBenchStep(const Options& o) {
   Cases cases(o);
-  const auto print = [](const nlohmann::ordered_json& line) {
-    std::cout << line.dump() << std::endl;
-  };
-  if (o.paced) print({{"ready", cases.all().size()}});
-  std::string line;
-  for (int i = 0; i < o.steps && (!o.paced || std::getline(std::cin, line)); ++i) {
-    const std::vector<double> seconds = cases.MeasureOnce();
-    if (o.paced) print({{"seconds", seconds}});
-  }
-  for (const Case& c : cases.all()) print(Report(o, c));
+  RunRounds(o.steps, o.paced, cases.all().size(), [&] { return cases.MeasureOnce(); });
+  for (const Case& c : cases.all()) std::cout << Report(o, c).dump() << std::endl;
 }
 
 void AddSizeOptions(CLI::App& command, Options& o) {
@@ -263,9 +255,7 @@ void AddBenchStepCommand(CLI::App& bench) {
   command->add_option("--steps", o->steps, "timed steps; the median is reported")
       ->capture_default_str()
       ->check(CLI::Range(1, 100000));
-  command->add_flag("--paced", o->paced,
-                    "one step each time a line arrives on stdin, answered with its seconds: for "
-                    "alternating with another program");
+  AddPacedOption(*command, o->paced);
   command->footer(
       "--attention, --dtype and --threads take lists: all combinations run in turn, a line each.\n"
       "Two untimed steps come first; fails unless the loss starts near ln V and falls. mfu is\n"

@@ -19,11 +19,12 @@
 namespace sepia::tools {
 namespace {
 
-struct BenchTokenizerCommand {
+struct Options {
   std::string tokenizer;
   std::string text;
-  int threads = 1;
-  int repetitions = 5;
+  std::vector<int> threads = {1};
+  int repeats = 5;
+  bool paced = false;
 };
 
 // Pieces of about equal size that end at line ends, for several threads.
@@ -49,74 +50,85 @@ void CheckRoundTrip(const data::Tokenizer& tokenizer, const std::string& text) {
   }
 }
 
-// Seconds and number of ids for encoding all pieces once.
-std::pair<double, int64_t> EncodeOnce(const data::Tokenizer& tokenizer,
-                                      const std::vector<std::string_view>& pieces, int threads) {
-  std::atomic<size_t> next = 0;
-  std::atomic<int64_t> num_ids = 0;
-  const Timer timer;
-  const auto work = [&] {
-    data::Encoder encoder(tokenizer);
-    std::vector<int32_t> ids;
-    for (size_t i = next++; i < pieces.size(); i = next++) {
-      ids.clear();
-      encoder.Encode(pieces[i], ids);
-      num_ids += static_cast<int64_t>(ids.size());
-    }
-  };
-  std::vector<std::jthread> others;
-  for (int i = 1; i < threads; ++i) others.emplace_back(work);
-  work();
-  others.clear();
-  return {timer.Seconds(), num_ids};
-}
-
-void RunBenchTokenizer(const BenchTokenizerCommand& command) {
-  const data::Tokenizer tokenizer = data::Tokenizer::Load(command.tokenizer);
-  const std::string text = ReadFile(command.text);
-  if (text.empty()) throw BadData(command.text, -1, "empty", "name a text of some megabytes");
-  CheckRoundTrip(tokenizer, text);
-  const auto threads = static_cast<size_t>(command.threads);
-  const auto pieces = CutAtLines(text, threads == 1 ? 1 : 8 * threads);
-  std::vector<double> seconds;
+// One line of the result, while it is being measured.
+struct Case {
+  int num_threads;
+  std::vector<std::string_view> pieces;
+  std::vector<double> seconds = {};
   int64_t num_ids = 0;
-  for (int i = 0; i < command.repetitions; ++i) {
-    const auto [elapsed, count] = EncodeOnce(tokenizer, pieces, command.threads);
-    seconds.push_back(elapsed);
-    num_ids = count;
+
+  // Every thread takes the next piece until none is left, as `sepia tokenize` does with documents.
+  double MeasureOnce(const data::Tokenizer& tokenizer) {
+    std::atomic<size_t> next = 0;
+    std::atomic<int64_t> ids_made = 0;
+    const Timer timer;
+    const auto work = [&] {
+      data::Encoder encoder(tokenizer);
+      std::vector<int32_t> ids;
+      for (size_t i = next++; i < pieces.size(); i = next++) {
+        ids.clear();
+        encoder.Encode(pieces[i], ids);
+        ids_made += static_cast<int64_t>(ids.size());
+      }
+    };
+    std::vector<std::jthread> others;
+    for (int i = 1; i < num_threads; ++i) others.emplace_back(work);
+    work();
+    others.clear();
+    seconds.push_back(timer.Seconds());
+    num_ids = ids_made;
+    return seconds.back();
   }
-  std::sort(seconds.begin(), seconds.end());
-  const double median = seconds[seconds.size() / 2];
-  const nlohmann::ordered_json result = {
-      {"bench", "tokenizer"},
-      {"threads", command.threads},
-      {"bytes", text.size()},
-      {"tokens", num_ids},
-      {"median_s", median},
-      {"min_s", seconds.front()},
-      {"mb_per_s", static_cast<double>(text.size()) / 1e6 / median},
-      {"tokens_per_s", static_cast<double>(num_ids) / median},
-      {"round_trip", true},
-  };
-  std::cout << result.dump() << std::endl;
+};
+
+void RunBenchTokenizer(const Options& o) {
+  const data::Tokenizer tokenizer = data::Tokenizer::Load(o.tokenizer);
+  const std::string text = ReadFile(o.text);
+  if (text.empty()) throw BadData(o.text, -1, "empty", "name a text of some megabytes");
+  CheckRoundTrip(tokenizer, text);
+  std::vector<Case> cases;
+  for (const int threads : o.threads) {
+    const auto num_pieces = static_cast<size_t>(threads == 1 ? 1 : 8 * threads);
+    cases.push_back({threads, CutAtLines(text, num_pieces)});
+  }
+  RunRounds(o.repeats, o.paced, cases.size(), [&] {
+    std::vector<double> seconds;
+    for (Case& c : cases) seconds.push_back(c.MeasureOnce(tokenizer));
+    return seconds;
+  });
+  for (const Case& c : cases) {
+    const Spread spread = Summarize(c.seconds);
+    const nlohmann::ordered_json result = {
+        {"bench", "tokenizer"},
+        {"threads", c.num_threads},
+        {"bytes", text.size()},
+        {"tokens", c.num_ids},
+        {"median_s", spread.median},
+        {"min_s", spread.min},
+        {"max_s", spread.max},
+        {"mb_per_s", static_cast<double>(text.size()) / 1e6 / spread.median},
+        {"tokens_per_s", static_cast<double>(c.num_ids) / spread.median},
+        {"round_trip", true},
+    };
+    std::cout << result.dump() << std::endl;
+  }
 }
 
 }  // namespace
 
 void AddBenchTokenizerCommand(CLI::App& bench) {
-  auto options = std::make_shared<BenchTokenizerCommand>();
+  auto o = std::make_shared<Options>();
   CLI::App* command = bench.add_subcommand("tokenizer", "speed of encoding a text");
-  command->add_option("--tokenizer", options->tokenizer, "a Hugging Face tokenizer.json")
-      ->required();
-  command->add_option("--text", options->text, "a UTF-8 text file")->required();
-  command->add_option("--threads", options->threads, "threads (default: 1)")
-      ->check(CLI::Range(1, 1024));
-  command->add_option("--repetitions", options->repetitions, "the median is reported (default: 5)")
-      ->check(CLI::Range(1, 1000));
+  command->add_option("--tokenizer", o->tokenizer, "a Hugging Face tokenizer.json")->required();
+  command->add_option("--text", o->text, "a UTF-8 text file")->required();
+  AddThreadsOption(*command, o->threads);
+  AddRepeatsOption(*command, o->repeats);
+  AddPacedOption(*command, o->paced);
   command->footer(
-      "Decodes the ids and compares with the text before anything is timed.\n\n"
-      "Example:\n  sepia bench tokenizer --tokenizer tokenizer.json --text book.txt --threads 2");
-  command->final_callback([options] { RunBenchTokenizer(*options); });
+      "Decodes the ids and compares with the text before anything is timed. --threads takes a\n"
+      "list: the numbers run in turn, a line each.\n\n"
+      "Example:\n  sepia bench tokenizer --tokenizer tokenizer.json --text book.txt --threads 1,2");
+  command->final_callback([o] { RunBenchTokenizer(*o); });
 }
 
 }  // namespace sepia::tools
