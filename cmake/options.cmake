@@ -10,9 +10,8 @@ set_property(CACHE SEPIA_CUDA PROPERTY STRINGS OFF ON EMULATED)
 if(NOT CMAKE_BUILD_TYPE)
   set(CMAKE_BUILD_TYPE Release CACHE STRING "Build type" FORCE)
 endif()
-if(NOT SEPIA_CUDA STREQUAL "OFF")
-  message(FATAL_ERROR "SEPIA_CUDA=${SEPIA_CUDA}: the CUDA backend is not part of this version; "
-                      "configure with -DSEPIA_CUDA=OFF")
+if(NOT SEPIA_CUDA MATCHES "^(OFF|ON|EMULATED)$")
+  message(FATAL_ERROR "SEPIA_CUDA=${SEPIA_CUDA}: use OFF, ON or EMULATED")
 endif()
 
 set(CMAKE_CXX_STANDARD 20)
