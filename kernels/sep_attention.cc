@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/check_args.h"
+#include "kernels/cpu/amx/sep_attention.h"
 #include "kernels/cpu/cpu_features.h"
 #include "kernels/cpu/sep_attention.h"
 
@@ -56,7 +57,8 @@ int64_t SepAttentionScratchBytes(const SepAttentionShape& shape) {
   return cpu::SepAttentionScratchBytes(shape);
 }
 
-const char* SepAttentionIsaName(DType) {
+const char* SepAttentionIsaName(DType dtype) {
+  if (cpu::amx::Serves(dtype)) return cpu::IsaName(cpu::Isa::kAmx).data();
   return cpu::IsaName(std::min(cpu::ActiveIsa(), cpu::Isa::kAvx512)).data();
 }
 

@@ -44,7 +44,7 @@ struct SepAttentionShape {
 };
 int64_t SepAttentionScratchBytes(const SepAttentionShape& shape);
 
-// "avx512", "avx2": the code path of this machine, for the header block and bench.
+// "amx", "avx512", "avx2": the code path of this machine, for the header block and bench.
 const char* SepAttentionIsaName(DType dtype);
 
 }  // namespace sepia::kernels

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "kernels/cpu/amx/sep_attention.h"
 #include "kernels/cpu/isa/sep_attention.h"
 #include "kernels/cpu/parallel.h"
 
@@ -181,6 +182,9 @@ void ReducePartials(Context& ctx, const Plan& plan, const PartialGradients& part
 }  // namespace
 
 void SepAttentionForward(Context& ctx, const SepAttentionForwardArgs& args) {
+  if (amx::Serves(args.qkv.dtype())) {
+    return amx::SepAttentionForward(ctx, args, amx::ActiveTileCode());
+  }
   const Plan plan(args.qkv, args.index, args.window);
   ScratchScope scratch(*ctx.scratch);
   const Workspaces workspaces(ctx, scratch, ForwardFloats(plan.seq_length(), plan.padded_dim()));
@@ -196,6 +200,9 @@ void SepAttentionForward(Context& ctx, const SepAttentionForwardArgs& args) {
 }
 
 void SepAttentionBackward(Context& ctx, const SepAttentionBackwardArgs& args) {
+  if (amx::Serves(args.qkv.dtype())) {
+    return amx::SepAttentionBackward(ctx, args, amx::ActiveTileCode());
+  }
   const Plan plan(args.qkv, args.index, args.window);
   ScratchScope scratch(*ctx.scratch);
   const Workspaces workspaces(ctx, scratch, BackwardFloats(plan.seq_length(), plan.padded_dim()));
@@ -216,6 +223,9 @@ void SepAttentionBackward(Context& ctx, const SepAttentionBackwardArgs& args) {
 }
 
 int64_t SepAttentionScratchBytes(const SepAttentionShape& shape) {
+  if (amx::Serves(shape.dtype)) {
+    return amx::SepAttentionScratchBytes(shape, amx::ActiveTileCode());
+  }
   const int64_t num_heads = shape.batch_size * shape.num_heads;
   if (num_heads == 0 || shape.seq_length == 0) return 0;
   const int64_t dim = PaddedDim(shape.head_dim);

@@ -75,7 +75,8 @@ void ForEachHead(const AttentionProblem& problem, const Fn& fn) {
 }
 
 WithMagnitude Zeros(size_t size) {
-  return {std::vector<double>(size, 0.0), std::vector<double>(size, 0.0)};
+  const std::vector<double> zeros(size, 0.0);
+  return {zeros, zeros, zeros};
 }
 
 void BackwardRow(const AttentionProblem& problem, const Head& head, int64_t i,
@@ -93,6 +94,7 @@ void BackwardRow(const AttentionProblem& problem, const Head& head, int64_t i,
   const auto add = [&](size_t at, double value, double size) {
     dqkv.value[at] += value;
     dqkv.magnitude[at] += std::fabs(size) * row.exponent_size;
+    dqkv.terms[at] += std::fabs(value);
   };
   for (size_t n = 0; n < row.keys.size(); ++n) {
     const size_t q_at = head.QkvAt(i, 0);
@@ -153,6 +155,7 @@ AttentionForwardResult AttentionForward(const AttentionProblem& problem) {
           const double term = row.probability[n] * v[d];
           result.out.value[head.OutAt(i) + d] += term;
           result.out.magnitude[head.OutAt(i) + d] += std::fabs(term) * row.exponent_size;
+        result.out.terms[head.OutAt(i) + d] += std::fabs(term);
         }
       }
     }

@@ -22,10 +22,12 @@ struct AttentionProblem {
 
 // Values, and for each the size of what was summed to make it: the sum of the terms' magnitudes,
 // times 1 + the largest sum of |q k| and |lse| in the exponents behind it. Rounding errors of an
-// fp32 computation are a small multiple of 2^-24 of that.
+// fp32 computation are a small multiple of 2^-24 of that. `terms` is the sum of |p v|, |p dout|,
+// |dS q| or |dS k| alone: what rounding every p or dS changes a value by, relatively.
 struct WithMagnitude {
   std::vector<double> value;
   std::vector<double> magnitude;
+  std::vector<double> terms;
 };
 
 struct AttentionForwardResult {

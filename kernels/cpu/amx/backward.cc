@@ -1,0 +1,329 @@
+// Backward: five products per tile of queries and panel of keys, with keys as rows and queries as
+// lanes, so that lse and D_i are vectors and every mask is one interval of queries per key:
+//
+//   S^T = K Q^T, P^T = 2^(scale log2(e) S^T - log2(e) lse), dP^T - D_i = V dO^T (from -D_i),
+//   dS^T = P^T (dP^T - D_i)
+//   dV += P^T dO, dK += scale dS^T Q, dQ^T += scale K^T dS^T  (FlashAttention-2, algorithm 2)
+//
+// P^T and dS^T leave the vector unit as A tiles; for dQ^T pairs of rows are interleaved to B tiles,
+// which permutes 32 queries. Sums of many terms stay in tile registers: dQ^T over a span of panels,
+// dK and dV over a group of queries.
+#include "kernels/cpu/amx/key_gradients.h"
+#include "kernels/cpu/amx/segments.h"
+
+namespace sepia::kernels::cpu::amx::SEPIA_TILES {
+namespace {
+
+constexpr int64_t kGroupBytes = BackwardArrays::kPanelGroupBytes;
+
+// Query within its tile of 32 that column `column` of tile `half` of dQ^T belongs to: what
+// unpacking words of two rows does to their order.
+constexpr int64_t QueryOfColumn(int64_t half, int64_t column) {
+  return column / 4 * 8 + column % 4 + 4 * half;
+}
+
+// Dense work keeps its spans in cache by taking many queries to each.
+int64_t BlockQueries(const Head& head, const Segment& segment, int64_t steps) {
+  const int64_t band = Smaller(segment.end, segment.end - segment.begin + head.window);
+  const int64_t panels = CeilDiv(band + segment.num_packed, kPanelKeys);
+  if (panels * KeyPanel::Bytes(steps) <= kCachedPanelBytes) return kGroupQueries;
+  return MaxBlockQueries(head.seq_length, steps);
+}
+
+class Sweep {
+ public:
+  explicit Sweep(const BackwardTask& task)
+      : task_(task),
+        head_(task.head),
+        arrays_(task.head.seq_length, task.head.head_dim, task.segment.workspace),
+        steps_(arrays_.steps),
+        block_queries_(BlockQueries(task.head, task.segment, steps_)),
+        store_(task.head, task.segment, block_queries_, KeyPanel::Bytes(steps_), arrays_.panels),
+        scale_(ScoreScale(task.head)) {}
+
+  void Run() {
+    const Segment& segment = task_.segment;
+    for (int64_t key = 0; key < segment.num_packed; key += kPanelKeys) PackPanel({true, key});
+    int64_t next_key = PanelStore::FirstBand(head_, segment) * kPanelKeys;
+    int64_t oldest_key = next_key;
+    for (int64_t begin = segment.begin; begin < segment.end; begin += block_queries_) {
+      const int64_t end = Smaller(begin + block_queries_, segment.end);
+      for (; next_key < end; next_key += kPanelKeys) PackPanel({false, next_key});
+      SweepBlock(begin, end);
+      for (; oldest_key + kPanelKeys + head_.window <= end + 1; oldest_key += kPanelKeys) {
+        FlushBandPanel(task_, store_, oldest_key);
+      }
+    }
+    for (; oldest_key < next_key; oldest_key += kPanelKeys) {
+      FlushBandPanel(task_, store_, oldest_key);
+    }
+    for (int64_t key = 0; key < segment.num_packed; key += kPanelKeys) {
+      FlushPackedPanel(task_, store_, key);
+    }
+  }
+
+ private:
+  KeyPanel PanelAt(const Panel& panel) const { return {store_[panel], steps_}; }
+
+  void PackPanel(const Panel& panel) {
+    const KeyPanel to = PanelAt(panel);
+    PackRows(PanelRows{head_, task_.segment, panel, 1}, head_.head_dim, to.key_rows());
+    PackRows(PanelRows{head_, task_.segment, panel, 2}, head_.head_dim, to.value_rows());
+    PackInterleaved(to.key_rows(), steps_, to.key_columns(), 2 * kTileBytes);
+    PackColumns(to.key_columns(), steps_, to.key_columns());
+    const auto bytes = static_cast<size_t>(2 * GradientFloats(steps_)) * sizeof(float);
+    std::memset(to.dk(), 0, bytes);
+  }
+
+  // Queries [begin, end) against every panel that they see, span by span.
+  void SweepBlock(int64_t begin, int64_t end) {
+    const int64_t num_tiles = CeilDiv(end - begin, kTileQueries);
+    const auto tile_at = [&](int64_t t) {
+      const int64_t first = begin + t * kTileQueries;
+      return QueryTile{first, Smaller(kTileQueries, end - first)};
+    };
+    for (int64_t t = 0; t < num_tiles; ++t) PackQueries(tile_at(t), t);
+    const PanelList list(head_, begin, end);
+    const int64_t spans = CeilDiv(list.size(), kSpanPanels);
+    const int64_t span_panels = CeilDiv(list.size(), spans);
+    for (int64_t first = 0; first < list.size(); first += span_panels) {
+      const int64_t last = Smaller(first + span_panels, list.size());
+      for (int64_t group = 0; group < num_tiles; group += kGroupTiles) {
+        ForgetTiles(last - first);
+        const int64_t group_end = Smaller(group + kGroupTiles, num_tiles);
+        for (int64_t t = group; t < group_end; ++t) AddTile(tile_at(t), t, list, first, last);
+        AddKeyGradients(group, list, first, last);
+      }
+    }
+    for (int64_t t = 0; t < num_tiles; ++t) StoreQueryGradients(tile_at(t), t);
+  }
+
+  void PackQueries(const QueryTile& tile, int64_t t) {
+    const auto dout_row = [&](int64_t r) {
+      return r < tile.size ? task_.dout + (tile.begin + r) * task_.out_stride : nullptr;
+    };
+    PackRows(dout_row, head_.head_dim, arrays_.rows);
+    PackColumns(arrays_.rows, steps_, arrays_.DoutColumns(t));
+    const int64_t pair_stride = kGroupTiles * 2 * kTileBytes;
+    const int64_t offset = arrays_.InterleavedOffset(t, 0);
+    PackInterleaved(arrays_.rows, steps_, arrays_.douts + offset, pair_stride);
+    SetRowStatistics(tile, t);
+    const auto query_row = [&](int64_t r) {
+      return r < tile.size ? QkvRow(head_, tile.begin + r, 0) : nullptr;
+    };
+    PackRows(query_row, head_.head_dim, arrays_.rows);
+    PackColumns(arrays_.rows, steps_, arrays_.QueryColumns(t));
+    PackInterleaved(arrays_.rows, steps_, arrays_.queries + offset, pair_stride);
+    tile_started_[t] = false;
+  }
+
+  // lse and -D_i = -sum(dO * O); arrays_.rows holds dO.
+  void SetRowStatistics(const QueryTile& tile, int64_t t) {
+    float* lse = arrays_.lse + t * kTileQueries;
+    for (int64_t half = 0; half < kTileQueries; half += 16) {
+      __m512 products[16];
+      for (int64_t i = 0; i < 16; ++i) {
+        products[i] =
+            tile.begin + half + i <= tile.last() ? DotDoutOut(tile, half + i) : _mm512_setzero_ps();
+      }
+      const __m512 minus_d = _mm512_sub_ps(_mm512_setzero_ps(), SumsOfRows(products));
+      _mm512_store_ps(arrays_.minus_d + t * kTileQueries + half, minus_d);
+      const auto mask = static_cast<__mmask16>(BitRange(0, tile.size - half));
+      const __m512 natural = _mm512_maskz_loadu_ps(mask, task_.lse + tile.begin + half);
+      _mm512_store_ps(lse + half, _mm512_mul_ps(natural, _mm512_set1_ps(kLog2E)));
+    }
+  }
+
+  // Lanes whose sum is dO_i O_i.
+  __m512 DotDoutOut(const QueryTile& tile, int64_t r) const {
+    const BFloat16* out = task_.out + (tile.begin + r) * task_.out_stride;
+    __m512 sum = _mm512_setzero_ps();
+    for (int64_t step = 0; step < steps_; ++step) {
+      const __m512i a = LoadVector(arrays_.rows + RowOffset(r, step, steps_));
+      const __m512i b = _mm512_maskz_loadu_epi16(ChunkMask(head_.head_dim, step), out + 32 * step);
+      sum = _mm512_fmadd_ps(WidenEven(a), WidenEven(b), sum);
+      sum = _mm512_fmadd_ps(WidenOdd(a), WidenOdd(b), sum);
+    }
+    return sum;
+  }
+
+  // Queries of the tile that see key r of the panel.
+  uint32_t VisibleQueries(const QueryTile& tile, const Panel& panel, int64_t r) const {
+    const int64_t key = panel.first + r;
+    if (!panel.packed) return BitRange(key - tile.begin, key + head_.window - tile.begin);
+    if (key >= task_.segment.num_packed) return 0;
+    return BitRange(head_.positions[key] + head_.window - tile.begin, 32);
+  }
+  bool AnyVisible(const QueryTile& tile, const Panel& panel) const {
+    if (panel.packed) return head_.positions[panel.first] + head_.window <= tile.last();
+    return panel.first <= tile.last() && tile.begin < panel.first + kPanelKeys - 1 + head_.window;
+  }
+  bool AllVisible(const QueryTile& tile, const Panel& panel) const {
+    const int64_t last = panel.first + kPanelKeys - 1;
+    if (!panel.packed) return last <= tile.begin && tile.last() < panel.first + head_.window;
+    return last < task_.segment.num_packed && head_.positions[last] + head_.window <= tile.begin;
+  }
+
+  // Tiles of the group that see a panel of the span: [first_tile_, end_tile_).
+  void ForgetTiles(int64_t span_size) {
+    for (int64_t i = 0; i < span_size; ++i) {
+      first_tile_[i] = kGroupTiles;
+      end_tile_[i] = 0;
+    }
+  }
+
+  // P^T, dS^T and the share of dQ^T of tile t of the block, for panels [first, last) of the list.
+  void AddTile(const QueryTile& tile, int64_t t, const PanelList& list, int64_t first,
+               int64_t last) {
+    const int64_t in_group = t % kGroupTiles;
+    const std::byte* key_columns[kSpanPanels];
+    int64_t num_visible = 0;
+    for (int64_t i = first; i < last; ++i) {
+      const Panel panel = list[i];
+      if (!AnyVisible(tile, panel)) continue;
+      const KeyPanel keys = PanelAt(panel);
+      Multiply<Start::kZero>(steps_, keys.key_rows(), arrays_.QueryColumns(t), arrays_.scores,
+                             arrays_.scores);
+      Multiply<Start::kRow>(steps_, keys.value_rows(), arrays_.DoutColumns(t),
+                            arrays_.minus_d + t * kTileQueries, arrays_.dp);
+      const int64_t at = (i - first) * kGroupBytes + in_group * kTileBytes;
+      std::byte* ds = arrays_.ds + num_visible * 2 * kTileBytes;
+      if (AllVisible(tile, panel)) {
+        AddProbabilities<false>(tile, t, panel, at, ds);
+      } else {
+        AddProbabilities<true>(tile, t, panel, at, ds);
+      }
+      first_tile_[i - first] = Smaller(first_tile_[i - first], in_group);
+      end_tile_[i - first] = in_group + 1;
+      key_columns[num_visible++] = keys.key_columns();
+    }
+    if (num_visible == 0) return;
+    for (int64_t pair = 0; pair < steps_; ++pair) {
+      AddProducts(
+          num_visible, [&](int64_t k) { return key_columns[k] + pair * 2 * kTileBytes; },
+          kTileBytes, [&](int64_t k) { return arrays_.ds + k * 2 * kTileBytes; }, tile_started_[t],
+          arrays_.Dq(t) + pair * 4 * kTileFloats, 2 * kTileFloats);
+    }
+    tile_started_[t] = true;
+  }
+
+  // P^T and dS^T of a panel from arrays_.scores and arrays_.dp: A tiles at byte `at` of p_columns
+  // and ds_columns, B tiles to `ds`.
+  template <bool kMasked>
+  void AddProbabilities(const QueryTile& tile, int64_t t, const Panel& panel, int64_t at,
+                        std::byte* ds) {
+    const __m512 scale = _mm512_set1_ps(scale_ * kLog2E);
+    const __m512 lse_low = _mm512_load_ps(arrays_.lse + t * kTileQueries);
+    const __m512 lse_high = _mm512_load_ps(arrays_.lse + t * kTileQueries + 16);
+    for (int64_t r = 0; r < kPanelKeys; r += 2) {
+      __m512i ds_rows[2];
+      for (int64_t odd = 0; odd < 2; ++odd) {
+        const int64_t key = r + odd;
+        const int64_t from = key / 16 * 2 * kTileFloats + key % 16 * 16;
+        const float* scores = arrays_.scores + from;
+        const float* dp = arrays_.dp + from;
+        __m512 low = Exp2(_mm512_fmsub_ps(_mm512_load_ps(scores), scale, lse_low));
+        __m512 high = Exp2(_mm512_fmsub_ps(_mm512_load_ps(scores + kTileFloats), scale, lse_high));
+        __m512 ds_low = _mm512_mul_ps(low, _mm512_load_ps(dp));
+        __m512 ds_high = _mm512_mul_ps(high, _mm512_load_ps(dp + kTileFloats));
+        if constexpr (kMasked) {
+          const uint32_t visible = VisibleQueries(tile, panel, key);
+          const auto visible_low = static_cast<__mmask16>(visible);
+          const auto visible_high = static_cast<__mmask16>(visible >> 16);
+          low = _mm512_maskz_mov_ps(visible_low, low);
+          high = _mm512_maskz_mov_ps(visible_high, high);
+          ds_low = _mm512_maskz_mov_ps(visible_low, ds_low);
+          ds_high = _mm512_maskz_mov_ps(visible_high, ds_high);
+        }
+        const int64_t to = at + key / 16 * kGroupTiles * kTileBytes + key % 16 * 64;
+        StoreVector(arrays_.p_columns + to, RoundPair(low, high));
+        ds_rows[odd] = RoundPair(ds_low, ds_high);
+        StoreVector(arrays_.ds_columns + to, ds_rows[odd]);
+      }
+      std::byte* pair = ds + r * 32;
+      StoreVector(pair, _mm512_maskz_unpacklo_epi16(~__mmask32{0}, ds_rows[0], ds_rows[1]));
+      StoreVector(pair + kTileBytes,
+                  _mm512_maskz_unpackhi_epi16(~__mmask32{0}, ds_rows[0], ds_rows[1]));
+    }
+  }
+
+  // dV += P^T dO, then dK += dS^T Q, for the panels of a span and the group that begins at tile
+  // `group`: one after the other, so that dO or Q stays in the L1 cache.
+  void AddKeyGradients(int64_t group, const PanelList& list, int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      AddPanelGradient(group, i - first, arrays_.p_columns, arrays_.douts, PanelAt(list[i]).dv());
+    }
+    for (int64_t i = first; i < last; ++i) {
+      AddPanelGradient(group, i - first, arrays_.ds_columns, arrays_.queries,
+                       PanelAt(list[i]).dk());
+    }
+  }
+
+  void AddPanelGradient(int64_t group, int64_t in_span, const std::byte* columns,
+                        const std::byte* interleaved, float* gradient) {
+    const int64_t first = first_tile_[in_span];
+    const int64_t count = end_tile_[in_span] - first;
+    if (count <= 0) return;
+    const std::byte* a = columns + in_span * kGroupBytes + first * kTileBytes;
+    for (int64_t pair = 0; pair < steps_; ++pair) {
+      const std::byte* b = interleaved + arrays_.InterleavedOffset(group + first, pair);
+      AddProducts(
+          count, [&](int64_t k) { return a + k * kTileBytes; }, kGroupTiles * kTileBytes,
+          [&](int64_t k) { return b + k * 2 * kTileBytes; }, true,
+          gradient + pair * 2 * kTileFloats, 2 * steps_ * kTileFloats);
+    }
+  }
+
+  void StoreQueryGradients(const QueryTile& tile, int64_t t) {
+    const __m512 scale = _mm512_set1_ps(scale_);
+    for (int64_t pair = 0; pair < steps_; ++pair) {
+      const __mmask32 mask = ChunkMask(head_.head_dim, pair);
+      for (int64_t half = 0; half < 2; ++half) {
+        const float* from = arrays_.Dq(t) + (pair * 4 + half) * kTileFloats;
+        __m512i low[16];
+        __m512i high[16];
+        for (int64_t i = 0; i < 16; ++i) {
+          low[i] = _mm512_load_si512(from + i * 16);
+          high[i] = _mm512_load_si512(from + 2 * kTileFloats + i * 16);
+        }
+        Transpose(low);
+        Transpose(high);
+        for (int64_t column = 0; column < 16; ++column) {
+          const int64_t r = QueryOfColumn(half, column);
+          if (r >= tile.size) continue;
+          const __m512i rounded =
+              RoundPair(_mm512_mul_ps(_mm512_castsi512_ps(low[column]), scale),
+                        _mm512_mul_ps(_mm512_castsi512_ps(high[column]), scale));
+          BFloat16* to = GradientRow(head_, task_.dqkv, tile.begin + r, 0) + 32 * pair;
+          _mm512_mask_storeu_epi16(to, mask, rounded);
+        }
+      }
+    }
+  }
+
+  static constexpr int64_t kMaxBlockTiles = kBlockFloats / 32 / kTileQueries;
+
+  const BackwardTask& task_;
+  const Head& head_;
+  BackwardArrays arrays_;
+  int64_t steps_;
+  int64_t block_queries_;
+  PanelStore store_;
+  float scale_;
+  int64_t first_tile_[kSpanPanels];
+  int64_t end_tile_[kSpanPanels];
+  bool tile_started_[kMaxBlockTiles];  // whether dQ^T of a tile holds anything
+};
+
+}  // namespace
+
+void BackwardSegment(const BackwardTask& task) {
+  const TileScope tiles;
+  Sweep(task).Run();
+}
+
+int64_t BackwardBytes(int64_t seq_length, int64_t head_dim) {
+  return BackwardArrays(seq_length, head_dim, nullptr).workspace.used();
+}
+
+}  // namespace sepia::kernels::cpu::amx::SEPIA_TILES

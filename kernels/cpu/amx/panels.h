@@ -1,0 +1,101 @@
+// Which panels of keys a range of queries sees. Band panel p holds keys [32p, 32p + 32), packed
+// panel p the far-visible keys of the same numbers; the last one of either is filled with zeros.
+#pragma once
+
+#include "kernels/cpu/amx/packing.h"
+
+namespace sepia::kernels::cpu::amx::SEPIA_TILES {
+
+// Query i takes its first far(i) packed keys.
+inline int64_t FarCount(const Head& head, int64_t query) {
+  if (head.count == nullptr || query < head.window) return 0;
+  return head.count[query - head.window];
+}
+
+inline const BFloat16* QkvRow(const Head& head, int64_t row, int64_t part) {
+  return head.qkv + row * head.qkv_stride + part * head.head_dim;
+}
+
+// 1 / sqrt(D), the factor of every score.
+inline float ScoreScale(const Head& head) {
+  return 1.0f / __builtin_sqrtf(static_cast<float>(head.head_dim));
+}
+
+struct Panel {
+  bool packed;
+  int64_t first;  // number of its first key: a position, or an index of positions
+};
+
+// Panels that some query of [begin, end) sees: packed ones, then those of the band.
+class PanelList {
+ public:
+  PanelList(const Head& head, int64_t begin, int64_t end)
+      : num_packed_(CeilDiv(FarCount(head, end - 1), kPanelKeys)),
+        first_band_(Larger(0, begin - head.window + 1) / kPanelKeys),
+        size_(num_packed_ + CeilDiv(end, kPanelKeys) - first_band_) {}
+  int64_t size() const { return size_; }
+  Panel operator[](int64_t i) const {
+    if (i < num_packed_) return {true, i * kPanelKeys};
+    return {false, (first_band_ + i - num_packed_) * kPanelKeys};
+  }
+
+ private:
+  int64_t num_packed_;
+  int64_t first_band_;
+  int64_t size_;
+};
+
+// Where the packed forms of panels lie: band panels in a ring, behind it the packed ones.
+class PanelStore {
+ public:
+  // Blocks of `block_queries` are swept one after the other.
+  PanelStore(const Head& head, const Segment& segment, int64_t block_queries, int64_t panel_bytes,
+             std::byte* memory)
+      : ring_(Smaller(CeilDiv(segment.end, kPanelKeys) - FirstBand(head, segment),
+                      (head.window - 1 + block_queries) / kPanelKeys + 2)),
+        panel_bytes_(panel_bytes),
+        memory_(memory) {}
+
+  static int64_t FirstBand(const Head& head, const Segment& segment) {
+    return Larger(0, segment.begin - head.window + 1) / kPanelKeys;
+  }
+  // Panels of any segment, whatever the window: the ring and the packed keys share T keys.
+  static int64_t MaxPanels(int64_t seq_length, int64_t block_queries) {
+    return CeilDiv(seq_length + block_queries, kPanelKeys) + 3;
+  }
+
+  std::byte* operator[](const Panel& panel) const {
+    const int64_t number = panel.first / kPanelKeys;
+    return memory_ + (panel.packed ? ring_ + number : number % ring_) * panel_bytes_;
+  }
+
+ private:
+  int64_t ring_;
+  int64_t panel_bytes_;
+  std::byte* memory_;
+};
+
+// Row i of part k or v of a panel; null behind its last key.
+struct PanelRows {
+  const Head& head;
+  const Segment& segment;
+  Panel panel;
+  int64_t part;
+
+  const BFloat16* operator()(int64_t i) const {
+    const int64_t key = panel.first + i;
+    if (panel.packed) {
+      return key < segment.num_packed ? QkvRow(head, head.positions[key], part) : nullptr;
+    }
+    return key < head.seq_length ? QkvRow(head, key, part) : nullptr;
+  }
+};
+
+// Queries [begin, begin + size) of a sweep.
+struct QueryTile {
+  int64_t begin;
+  int64_t size;  // 1 ... kTileQueries
+  int64_t last() const { return begin + size - 1; }
+};
+
+}  // namespace sepia::kernels::cpu::amx::SEPIA_TILES
