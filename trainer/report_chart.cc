@@ -6,7 +6,7 @@
 
 #include <fmt/core.h>
 
-#include "data/tokenizer/utf8.h"
+#include "base/utf8.h"
 
 namespace sepia::trainer {
 namespace {
@@ -208,7 +208,7 @@ std::string DrawChart(const Chart& chart) {
 
 std::string EscapeHtml(const std::string& text) {
   std::string html;
-  for (const char c : data::ReplaceInvalidUtf8(text)) {
+  for (const char c : ReplaceInvalidUtf8(text)) {
     switch (c) {
       case '&': html += "&amp;"; break;
       case '<': html += "&lt;"; break;

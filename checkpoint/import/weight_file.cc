@@ -1,12 +1,11 @@
 #include "checkpoint/import/weight_file.h"
 
-#include <cstring>
 #include <vector>
 
-#include "base/error.h"
-#include "base/file.h"
 #include "checkpoint/elements.h"
+#include "checkpoint/import/torch_weights.h"
 #include "checkpoint/safetensors.h"
+#include "checkpoint/torch/torch_file.h"
 
 namespace sepia::checkpoint {
 namespace {
@@ -41,21 +40,11 @@ class SafetensorsWeights : public WeightFile {
   std::vector<SourceTensor> tensors_;
 };
 
-bool IsTorchFile(const std::string& path) {
-  const File file = File::OpenForRead(path);
-  unsigned char start[2] = {};
-  if (file.Size() < 2) return false;
-  file.ReadAt(0, std::as_writable_bytes(std::span(start)));
-  return std::memcmp(start, "PK", 2) == 0 || start[0] == 0x80;  // a zip, or a bare pickle
-}
-
 }  // namespace
 
 std::unique_ptr<WeightFile> OpenWeightFile(const std::string& path) {
-  if (path.ends_with(".bin") || path.ends_with(".pt") || IsTorchFile(path)) {
-    throw BadData(path, -1, "PyTorch pickle files cannot be read by this version",
-                  "convert it to safetensors first (transformers: save_pretrained)");
-  }
+  const bool is_torch = path.ends_with(".bin") || path.ends_with(".pt") || LooksLikeTorchFile(path);
+  if (is_torch) return OpenTorchWeights(path);
   return std::make_unique<SafetensorsWeights>(path);
 }
 

@@ -1,5 +1,5 @@
-// One file of named tensors, whatever its container. A new container (torch's zip, GGUF) is one
-// subclass and one line in OpenWeightFile.
+// One file of named tensors, whatever its container (safetensors, torch.save). A new one is a
+// subclass and a line in OpenWeightFile.
 #pragma once
 
 #include <memory>

@@ -61,16 +61,20 @@ void CheckShard(const std::string& index, const WeightFile& file,
                 "index and shards are of different uploads; fetch both again");
 }
 
-void CheckTotalSize(const std::string& index, const JsonObject& object, int64_t total) {
+// `flags` of the `total` bytes are booleans, which transformers before 4.3x counted as bits.
+void CheckTotalSize(const std::string& index, const JsonObject& object, int64_t total,
+                    int64_t flags) {
   const JsonValue* metadata = FindKey(object, "metadata");
   const JsonObject* fields = metadata == nullptr ? nullptr : metadata->As<JsonObject>();
   const JsonValue* value = fields == nullptr ? nullptr : FindKey(*fields, "total_size");
   if (value == nullptr) return;  // optional in transformers
-  // Old versions of transformers wrote a float.
   const int64_t* integer = value->As<int64_t>();
-  const double* number = value->As<double>();
-  const bool matches = (integer != nullptr && *integer == total) ||
-                       (number != nullptr && *number == static_cast<double>(total));
+  const double* number = value->As<double>();  // old versions of transformers wrote a float
+  const double stated = integer != nullptr  ? static_cast<double>(*integer)
+                        : number != nullptr ? *number
+                                            : -1;
+  const double with_bits = static_cast<double>(total) - 0.875 * static_cast<double>(flags);
+  const bool matches = stated == static_cast<double>(total) || stated == with_bits;
   if (!matches) {
     throw BadData(index, -1,
                   fmt::format("metadata.total_size does not match the {} bytes of the "
@@ -86,6 +90,7 @@ std::vector<std::unique_ptr<WeightFile>> OpenShards(const std::string& folder,
   const WeightMap map = ReadWeightMap(index, object);
   std::vector<std::unique_ptr<WeightFile>> files;
   int64_t total = 0;
+  int64_t flags = 0;
   for (const auto& [name, listed] : map) {
     const std::string path = folder + "/" + name;
     if (!std::filesystem::is_regular_file(path)) {
@@ -94,31 +99,29 @@ std::vector<std::unique_ptr<WeightFile>> OpenShards(const std::string& folder,
     files.push_back(OpenWeightFile(path));
     CheckShard(index, *files.back(), listed);
     for (const SourceTensor& tensor : files.back()->tensors()) {
-      total += tensor.shape.num_elements() * DTypeSize(tensor.dtype);
+      const int64_t bytes = tensor.shape.num_elements() * DTypeSize(tensor.dtype);
+      total += bytes;
+      if (tensor.dtype == DType::kBool) flags += bytes;
     }
   }
-  CheckTotalSize(index, object, total);
+  CheckTotalSize(index, object, total, flags);
   return files;
 }
 
 }  // namespace
 
 std::vector<std::unique_ptr<WeightFile>> OpenWeightFiles(const std::string& folder) {
-  const std::string single = folder + "/model.safetensors";
-  const std::string index = single + ".index.json";
-  if (FileExists(index)) return OpenShards(folder, index);
-  std::vector<std::unique_ptr<WeightFile>> files;
-  if (FileExists(single)) {
+  for (const char* name : {"model.safetensors", "pytorch_model.bin"}) {
+    const std::string single = folder + "/" + name;
+    const std::string index = single + ".index.json";
+    if (FileExists(index)) return OpenShards(folder, index);
+    if (!FileExists(single)) continue;
+    std::vector<std::unique_ptr<WeightFile>> files;
     files.push_back(OpenWeightFile(single));
     return files;
   }
-  for (const char* name : {"pytorch_model.bin", "pytorch_model.bin.index.json"}) {
-    if (FileExists(folder + "/" + name)) {
-      throw BadData(folder + "/" + name, -1, "PyTorch pickle files cannot be read by this version",
-                    "convert the folder to safetensors first (transformers: save_pretrained)");
-    }
-  }
-  throw BadData(folder, -1, "has neither model.safetensors nor model.safetensors.index.json");
+  throw BadData(folder, -1,
+                "has neither model.safetensors nor pytorch_model.bin, nor an index of either");
 }
 
 }  // namespace sepia::checkpoint

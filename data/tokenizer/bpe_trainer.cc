@@ -10,7 +10,7 @@
 #include "data/tokenizer/nfc.h"
 #include "data/tokenizer/ordered_pipeline.h"
 #include "data/tokenizer/pre_tokenizer.h"
-#include "data/tokenizer/utf8.h"
+#include "base/utf8.h"
 
 namespace sepia::data {
 namespace {

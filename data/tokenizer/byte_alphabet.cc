@@ -2,7 +2,7 @@
 
 #include <array>
 
-#include "data/tokenizer/utf8.h"
+#include "base/utf8.h"
 
 namespace sepia::data {
 namespace {

@@ -5,7 +5,7 @@
 
 #include "base/check.h"
 #include "data/tokenizer/byte_alphabet.h"
-#include "data/tokenizer/utf8.h"
+#include "base/utf8.h"
 
 namespace sepia::data {
 

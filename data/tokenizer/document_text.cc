@@ -2,7 +2,7 @@
 
 #include "base/error.h"
 #include "data/tokenizer/corpus_reader.h"
-#include "data/tokenizer/utf8.h"
+#include "base/utf8.h"
 
 namespace sepia::data {
 namespace {

@@ -9,7 +9,7 @@
 #include <utf8proc.h>
 
 #include "base/check.h"
-#include "data/tokenizer/utf8.h"
+#include "base/utf8.h"
 
 namespace sepia::data {
 namespace {

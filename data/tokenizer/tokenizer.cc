@@ -12,7 +12,7 @@
 #include "data/tokenizer/nfc.h"
 #include "data/tokenizer/pre_tokenizer.h"
 #include "data/tokenizer/tokenizer_json.h"
-#include "data/tokenizer/utf8.h"
+#include "base/utf8.h"
 #include "data/tokenizer/word_cache.h"
 
 namespace sepia::data {

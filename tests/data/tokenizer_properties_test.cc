@@ -11,7 +11,7 @@
 #include "data/tokenizer/pre_tokenizer.h"
 #include "data/tokenizer/tokenizer.h"
 #include "data/tokenizer/tokenizer_json.h"
-#include "data/tokenizer/utf8.h"
+#include "base/utf8.h"
 #include "tests/support/shared_fixtures.h"
 
 namespace sepia::data {

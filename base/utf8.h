@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-namespace sepia::data {
+namespace sepia {
 
 // Offset of the first byte that does not belong to a well-formed sequence; text.size() if there is
 // none.
@@ -21,4 +21,4 @@ char32_t NextCodePoint(std::string_view text, size_t& position);
 
 void AppendUtf8(char32_t code_point, std::string& text);
 
-}  // namespace sepia::data
+}  // namespace sepia

@@ -1,10 +1,10 @@
-#include "data/tokenizer/utf8.h"
+#include "base/utf8.h"
 
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
 
-namespace sepia::data {
+namespace sepia {
 namespace {
 
 constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
@@ -120,4 +120,4 @@ void AppendUtf8(char32_t code_point, std::string& text) {
   }
 }
 
-}  // namespace sepia::data
+}  // namespace sepia
