@@ -201,7 +201,7 @@ TEST(Config, TensorRanksDivideTheVocabularyAndTheMlp) {
   EXPECT_THAT(Faults(kRun, {"parallel.tensor=4", "model.vocab_size=50306"}),
               HasSubstr("4 does not divide the 50306 tokens of the vocabulary; take 2"));
   EXPECT_THAT(Faults(kRun, {"parallel.tensor=4", "model.intermediate_size=1002"}),
-              HasSubstr("4 does not divide the 1002 inner features of the MLP; take 2 or 6"));
+              HasSubstr("4 does not divide the 1002 inner features of the MLP; take 3 or 6"));
 }
 
 TEST(ConfigOverride, ReplacesValuesListsAndMessages) {
