@@ -69,6 +69,7 @@ FlatLayout::FlatLayout(const ParameterTable& table, int64_t tensor_size, int64_t
 
 std::vector<Piece> PiecesOfSlice(const FlatLayout& layout, int64_t slice, int64_t num_slices) {
   std::vector<Piece> pieces;
+  int64_t before = 0;  // elements of the slice in earlier buckets
   for (const FlatLayout::Bucket& bucket : layout.buckets) {
     const int64_t length = (bucket.end - bucket.begin) / num_slices;
     CHECK_EQ(length * num_slices, bucket.end - bucket.begin);
@@ -79,8 +80,10 @@ std::vector<Piece> PiecesOfSlice(const FlatLayout& layout, int64_t slice, int64_
       const int64_t stop = start + layout.shapes[static_cast<size_t>(i)].num_elements();
       const int64_t begin = std::max(start, slice_begin);
       const int64_t end = std::min(stop, slice_end);
-      if (begin < end) pieces.push_back({i, begin - start, end - start, begin});
+      if (begin >= end) continue;
+      pieces.push_back({i, begin - start, end - start, begin, before + begin - slice_begin});
     }
+    before += length;
   }
   return pieces;
 }

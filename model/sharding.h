@@ -47,6 +47,7 @@ struct Piece {
   int param;
   int64_t begin, end;  // elements of the shard
   int64_t place;       // of `begin` in the flat vector
+  int64_t in_slice;    // of `begin` among the slice's elements, all buckets one after the other
 };
 
 // The pieces in slice `slice` of `num_slices` of every bucket, in order of the vector.

@@ -19,9 +19,13 @@ model::ModelOptions ModelOptionsOf(const TrainSettings& settings) {
           .num_threads = NumThreads(settings)};
 }
 
-RunMemory PlanMemory(const TrainSettings& settings) {
-  return {.model = model::GptNeox::Plan(settings.model, ModelOptionsOf(settings)),
-          .optimizer = AdamW::PlanBytes(settings.model, settings.compute_dtype())};
+RunMemory PlanMemory(const TrainSettings& settings, int64_t data_ranks) {
+  const int64_t tensor = settings.parallel.tensor;
+  const model::FlatLayout layout(model::ParameterTable(settings.model), tensor, data_ranks);
+  const int64_t slices = settings.parallel.zero_stage == 0 ? 1 : data_ranks;
+  return {
+      .model = model::GptNeox::Plan(settings.model, ModelOptionsOf(settings), tensor, data_ranks),
+      .optimizer = AdamW::PlanBytes(layout, settings.compute_dtype(), slices)};
 }
 
 }  // namespace sepia::trainer

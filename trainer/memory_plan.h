@@ -22,7 +22,7 @@ int NumThreads(const TrainSettings& settings);
 
 model::ModelOptions ModelOptionsOf(const TrainSettings& settings);
 
-// Bytes of the five arenas. Of an unsharded model: parallel.tensor is not applied.
-RunMemory PlanMemory(const TrainSettings& settings);
+// Bytes of the five arenas of one rank out of `data_ranks` x parallel.tensor.
+RunMemory PlanMemory(const TrainSettings& settings, int64_t data_ranks = 1);
 
 }  // namespace sepia::trainer

@@ -1,6 +1,5 @@
 #include "trainer/optimizer.h"
 
-#include <string>
 #include <utility>
 
 #include "base/check.h"
@@ -11,96 +10,154 @@
 namespace sepia::trainer {
 namespace {
 
-std::vector<Shape> LocalShapes(model::GptNeox& model) {
-  std::vector<Shape> shapes;
-  for (size_t i = 0; i < model.parameters().specs().size(); ++i) {
-    shapes.push_back(model.weight(static_cast<int>(i)).shape());
+struct States {
+  TensorView master, exp_avg, exp_avg_sq;
+};
+
+States AllocateStates(Arena& arena, int64_t num_elements, bool own_master) {
+  States states;
+  const Shape shape{num_elements};
+  if (own_master) states.master = arena.Allocate("master", DType::kFloat32, shape);
+  states.exp_avg = arena.Allocate("exp_avg", DType::kFloat32, shape);
+  states.exp_avg_sq = arena.Allocate("exp_avg_sq", DType::kFloat32, shape);
+  return states;
+}
+
+// fn(range of the vector) for every bucket.
+template <typename Fn>
+void ForEachBucket(const model::FlatLayout& layout, TensorView flat, const Fn& fn) {
+  for (const model::FlatLayout::Bucket& bucket : layout.buckets) {
+    fn(TensorView(flat.Rows(bucket.begin, bucket.end - bucket.begin)));
   }
-  return shapes;
+}
+
+// The rank's slice of a bucket.
+TensorView SliceOf(TensorView bucket, dist::Communicator& slices) {
+  const int64_t length = bucket.dim(0) / slices.size();
+  return bucket.Rows(slices.rank() * length, length);
 }
 
 }  // namespace
 
-std::vector<AdamW::Slot> AdamW::Allocate(Arena& arena, const std::vector<Shape>& shapes,
-                                         std::span<const model::ParamSpec> specs, bool own_master) {
-  std::vector<Slot> slots(shapes.size());
-  for (size_t i = 0; i < shapes.size(); ++i) {
-    const std::string& name = specs[i].name;
-    if (own_master) slots[i].master = arena.Allocate("master." + name, DType::kFloat32, shapes[i]);
-    slots[i].exp_avg = arena.Allocate("exp_avg." + name, DType::kFloat32, shapes[i]);
-    slots[i].exp_avg_sq = arena.Allocate("exp_avg_sq." + name, DType::kFloat32, shapes[i]);
-  }
-  return slots;
-}
-
-int64_t AdamW::PlanBytes(const model::ModelConfig& config, DType compute_dtype) {
-  const model::ParameterTable table(config);
-  std::vector<Shape> shapes;
-  for (const model::ParamSpec& spec : table.specs()) shapes.push_back(spec.shape);
+int64_t AdamW::PlanBytes(const model::FlatLayout& layout, DType compute_dtype, int64_t num_slices) {
   Arena counting("optimizer");
-  Allocate(counting, shapes, table.specs(), compute_dtype != DType::kFloat32);
+  AllocateStates(counting, layout.size / num_slices, compute_dtype != DType::kFloat32);
   return counting.used_bytes();
 }
 
-AdamW::AdamW(const OptimizerSettings& settings, model::GptNeox& model, dist::Mesh& mesh)
+AdamW::AdamW(const OptimizerSettings& settings, model::GptNeox& model, dist::Mesh& mesh,
+             int zero_stage)
     : settings_(settings),
       model_(model),
       mesh_(mesh),
-      master_is_weight_(model.options().compute_dtype == DType::kFloat32),
-      arena_("optimizer"),
+      alone_(dist::MakeSelfCommunicator("alone")),
+      slices_(zero_stage == 0 ? *alone_ : mesh.data()),
+      replicas_(zero_stage == 0 ? mesh.data() : *alone_),
+      pieces_(model::PiecesOfSlice(model.layout(), slices_.rank(), slices_.size())),
+      arena_("optimizer", PlanBytes(model.layout(), model.options().compute_dtype, slices_.size())),
       squared_norm_(DType::kFloat64, {1}),
       loss_scale_(DType::kFloat32, {1}),
       norm_(DType::kFloat64, {1}),
       grad_multiplier_(DType::kFloat32, {1}),
       skip_(DType::kInt32, {1}) {
-  const auto specs = model.parameters().specs();
-  const std::vector<Shape> shapes = LocalShapes(model);
-  Allocate(arena_, shapes, specs, !master_is_weight_);
-  arena_ = Arena("optimizer", arena_.used_bytes());
-  slots_ = Allocate(arena_, shapes, specs, !master_is_weight_);
+  const bool own_master = model.options().compute_dtype != DType::kFloat32;
+  const States states = AllocateStates(arena_, model.layout().size / slices_.size(), own_master);
+  master_ = states.master;
+  exp_avg_ = states.exp_avg;
+  exp_avg_sq_ = states.exp_avg_sq;
   kernels::Context ctx;
-  for (size_t i = 0; i < slots_.size(); ++i) {
-    if (master_is_weight_) slots_[i].master = model.weight(static_cast<int>(i));
-    kernels::Zero(ctx, slots_[i].exp_avg);
-    kernels::Zero(ctx, slots_[i].exp_avg_sq);
-  }
+  kernels::Zero(ctx, exp_avg_);
+  kernels::Zero(ctx, exp_avg_sq_);
+}
+
+TensorView AdamW::State(const model::Piece& piece, Role role) const {
+  const TensorView states = role == Role::kMaster   ? master_
+                            : role == Role::kExpAvg ? exp_avg_
+                                                    : exp_avg_sq_;
+  if (states.empty()) return Weight(piece);
+  // A rank that holds everything keeps the order of the flat vector.
+  const int64_t place = slices_.size() == 1 ? piece.place : piece.in_slice;
+  return states.Rows(place, piece.end - piece.begin);
+}
+
+TensorView AdamW::Gradient(const model::Piece& piece) const {
+  return model_.grads().Rows(piece.place, piece.end - piece.begin);
+}
+
+TensorView AdamW::Weight(const model::Piece& piece) const {
+  return model_.weights().Rows(piece.place, piece.end - piece.begin);
 }
 
 void AdamW::InitializeWeights(kernels::Context& ctx, uint64_t seed) {
-  CHECK_EQ(mesh_.tensor().size(), 1);
   const auto specs = model_.parameters().specs();
-  for (size_t i = 0; i < slots_.size(); ++i) {
-    model::InitializeParameter(specs[i], seed, ctx.num_threads, slots_[i].master);
+  size_t next = 0;
+  std::vector<NamedTensor> masters = Masters();
+  for (const model::ParamSpec& spec : specs) {
+    for (; next < masters.size() && masters[next].name == spec.hf_name; ++next) {
+      model::InitializeParameter(spec, masters[next].offset, seed, ctx.num_threads,
+                                 masters[next].view);
+    }
   }
+  CHECK_EQ(next, masters.size());
   WeightsLoaded(ctx);
 }
 
 void AdamW::WeightsLoaded(kernels::Context& ctx) {
-  for (size_t i = 0; i < slots_.size(); ++i) {
-    const int index = static_cast<int>(i);
-    if (master_is_weight_) {
-      model_.WeightChanged(index);
-    } else {
-      model_.SetWeight(ctx, index, slots_[i].master);
+  if (!master_.empty()) {
+    for (const model::Piece& piece : pieces_) {
+      kernels::Cast(ctx, State(piece, Role::kMaster), Weight(piece));
     }
+  }
+  GatherWeights(ctx);
+}
+
+// Everybody's slices of the weights, to everybody.
+void AdamW::GatherWeights(kernels::Context& ctx) {
+  std::vector<dist::Pending> pending;
+  ForEachBucket(model_.layout(), model_.weights(), [&](TensorView bucket) {
+    pending.push_back(slices_.AllGather(ctx, SliceOf(bucket, slices_), bucket, "weights"));
+  });
+  for (dist::Pending& p : pending) p.Wait();
+  for (size_t i = 0; i < model_.parameters().specs().size(); ++i) {
+    model_.WeightChanged(static_cast<int>(i));
   }
 }
 
-void AdamW::MeasureGradients(kernels::Context& ctx, double loss_scale) {
-  Timer timer;
-  mesh_.data().AllReduce(ctx, model_.grads(), dist::ReduceOp::kSum, "gradients").Wait();
+void AdamW::ReduceGradients(kernels::Context& ctx) {
+  const Timer timer;
+  model_.SumPartialGradients(ctx);
+  std::vector<dist::Pending> pending;
+  const auto wait = [&] {
+    for (dist::Pending& p : pending) p.Wait();
+    pending.clear();
+  };
+  ForEachBucket(model_.layout(), model_.grads(), [&](TensorView bucket) {
+    pending.push_back(slices_.ReduceScatter(ctx, bucket, SliceOf(bucket, slices_),
+                                            dist::ReduceOp::kSum, "gradients"));
+  });
+  wait();
+  ForEachBucket(model_.layout(), model_.grads(), [&](TensorView bucket) {
+    pending.push_back(
+        replicas_.AllReduce(ctx, SliceOf(bucket, slices_), dist::ReduceOp::kSum, "gradients"));
+  });
+  wait();
   comm_seconds_ += timer.Seconds();
+}
+
+void AdamW::MeasureGradients(kernels::Context& ctx, double loss_scale) {
+  ReduceGradients(ctx);
   kernels::Zero(ctx, squared_norm_);
   const auto specs = model_.parameters().specs();
-  for (size_t i = 0; i < slots_.size(); ++i) {
+  for (const model::Piece& piece : pieces_) {
     // Every tensor rank holds all of a replicated parameter: the first one speaks for it.
-    const bool replicated = specs[i].placement == model::Placement::kReplicated;
+    const bool replicated =
+        specs[static_cast<size_t>(piece.param)].placement == model::Placement::kReplicated;
     if (replicated && mesh_.tensor().rank() != 0) continue;
-    kernels::SquaredNorm(ctx, {.x = model_.grad(static_cast<int>(i)),
-                               .sum = squared_norm_,
-                               .mode = GradMode::kAccumulate});
+    kernels::SquaredNorm(
+        ctx, {.x = Gradient(piece), .sum = squared_norm_, .mode = GradMode::kAccumulate});
   }
-  timer.Lap();
+  const Timer timer;
+  slices_.AllReduce(ctx, squared_norm_, dist::ReduceOp::kSum, "gradient norm").Wait();
   mesh_.tensor().AllReduce(ctx, squared_norm_, dist::ReduceOp::kSum, "gradient norm").Wait();
   comm_seconds_ += timer.Seconds();
   *loss_scale_.data<float>() = static_cast<float>(loss_scale);
@@ -120,50 +177,59 @@ void AdamW::Update(kernels::Context& ctx, double lr) {
   CHECK(!non_finite());
   ++updates_;
   const auto specs = model_.parameters().specs();
-  for (size_t i = 0; i < slots_.size(); ++i) {
-    const int index = static_cast<int>(i);
-    kernels::AdamWUpdate(ctx, {.master = slots_[i].master,
-                               .exp_avg = slots_[i].exp_avg,
-                               .exp_avg_sq = slots_[i].exp_avg_sq,
-                               .grad = model_.grad(index),
-                               .weight = master_is_weight_ ? TensorView() : model_.weight(index),
+  for (const model::Piece& piece : pieces_) {
+    const bool decays = specs[static_cast<size_t>(piece.param)].weight_decay;
+    kernels::AdamWUpdate(ctx, {.master = State(piece, Role::kMaster),
+                               .exp_avg = State(piece, Role::kExpAvg),
+                               .exp_avg_sq = State(piece, Role::kExpAvgSq),
+                               .grad = Gradient(piece),
+                               .weight = master_.empty() ? TensorView() : Weight(piece),
                                .grad_multiplier = grad_multiplier_,
                                .skip = skip_,
                                .lr = lr,
                                .beta1 = settings_.beta1,
                                .beta2 = settings_.beta2,
                                .eps = settings_.eps,
-                               .weight_decay = specs[i].weight_decay ? settings_.weight_decay : 0,
+                               .weight_decay = decays ? settings_.weight_decay : 0,
                                .t = updates_});
-    model_.WeightChanged(index);
   }
+  const Timer timer;
+  GatherWeights(ctx);
+  comm_seconds_ += timer.Seconds();
 }
 
-NamedTensor AdamW::Named(size_t i, TensorView view) const {
-  const model::ParamSpec& spec = model_.parameters().specs()[i];
-  std::vector<int64_t> offset(static_cast<size_t>(spec.shape.rank()), 0);
-  const bool cut = spec.placement != model::Placement::kReplicated;
-  const int dim = spec.placement == model::Placement::kRow ? 1 : 0;
-  if (cut) offset[static_cast<size_t>(dim)] = mesh_.tensor().rank() * view.dim(dim);
-  return {spec.hf_name, view, spec.shape, std::move(offset)};
-}
-
-std::vector<NamedTensor> AdamW::Masters() const {
+std::vector<NamedTensor> AdamW::Named(Role role, Share share) const {
+  const bool saved = share == Share::kSaved;
+  const dist::Communicator& tensor = mesh_.tensor();
+  // Ranks that hold the same share the work of saving as ZeRO's ranks do.
+  const std::vector<model::Piece> pieces =
+      saved ? model::PiecesOfSlice(model_.layout(), mesh_.data().rank(), mesh_.data().size())
+            : pieces_;
   std::vector<NamedTensor> tensors;
-  for (size_t i = 0; i < slots_.size(); ++i) tensors.push_back(Named(i, slots_[i].master));
+  for (const model::Piece& piece : pieces) {
+    const model::ParamSpec& spec = model_.parameters().specs()[static_cast<size_t>(piece.param)];
+    if (saved && spec.placement == model::Placement::kReplicated && tensor.rank() != 0) continue;
+    const TensorView values = State(piece, role);
+    const model::ParamPart part = PartOfTensorRank(spec, tensor.rank(), tensor.size());
+    int64_t begin = 0;
+    for (const model::ParamPart& rectangle : Rectangles(part, piece.begin, piece.end)) {
+      const int64_t count = rectangle.shape.num_elements();
+      tensors.push_back({spec.hf_name, values.Rows(begin, count).Reshaped(rectangle.shape),
+                         spec.shape, rectangle.offset});
+      begin += count;
+    }
+  }
   return tensors;
 }
 
-std::vector<NamedTensor> AdamW::FirstMoments() const {
-  std::vector<NamedTensor> tensors;
-  for (size_t i = 0; i < slots_.size(); ++i) tensors.push_back(Named(i, slots_[i].exp_avg));
-  return tensors;
+std::vector<NamedTensor> AdamW::Masters(Share share) const { return Named(Role::kMaster, share); }
+
+std::vector<NamedTensor> AdamW::FirstMoments(Share share) const {
+  return Named(Role::kExpAvg, share);
 }
 
-std::vector<NamedTensor> AdamW::SecondMoments() const {
-  std::vector<NamedTensor> tensors;
-  for (size_t i = 0; i < slots_.size(); ++i) tensors.push_back(Named(i, slots_[i].exp_avg_sq));
-  return tensors;
+std::vector<NamedTensor> AdamW::SecondMoments(Share share) const {
+  return Named(Role::kExpAvgSq, share);
 }
 
 }  // namespace sepia::trainer

@@ -5,11 +5,13 @@
 //   if (!optimizer.non_finite()) optimizer.Update(ctx, lr);
 //
 // In FP32 the master *is* the model's weight; otherwise the weight is the master rounded once.
-// Not thread-safe; one per rank.
+// ZeRO-1: each data rank sums the gradients, keeps the states and updates the weights of its slice
+// of model::FlatLayout only; the others' weights come by an all-gather.
+// Not thread-safe; one per rank, all calls collective.
 #pragma once
 
 #include <cstdint>
-#include <span>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -27,10 +29,12 @@ class AdamW {
  public:
   // `model` and `mesh` must outlive the optimizer. The master weights are undefined until
   // InitializeWeights or a checkpoint fills them; WeightsLoaded() then carries them to the model.
-  AdamW(const OptimizerSettings& settings, model::GptNeox& model, dist::Mesh& mesh);
+  AdamW(const OptimizerSettings& settings, model::GptNeox& model, dist::Mesh& mesh,
+        int zero_stage = 0);
 
-  // Bytes of master weights and moments.
-  static int64_t PlanBytes(const model::ModelConfig& config, DType compute_dtype);
+  // Bytes of master weights and moments of one rank.
+  static int64_t PlanBytes(const model::FlatLayout& layout, DType compute_dtype,
+                           int64_t num_slices);
 
   // Draws the initial weights (ParamSpec::init) from `seed`.
   void InitializeWeights(kernels::Context& ctx, uint64_t seed);
@@ -54,28 +58,35 @@ class AdamW {
   int64_t updates() const { return updates_; }
   void set_updates(int64_t updates) { updates_ = updates; }
 
-  // Local shards under Hugging Face names, in table order: what checkpoints write and read.
-  std::vector<NamedTensor> Masters() const;
-  std::vector<NamedTensor> FirstMoments() const;
-  std::vector<NamedTensor> SecondMoments() const;
+  // Rectangles of parameters under Hugging Face names, in table order: all that this rank holds
+  // (what it loads), or its share of a checkpoint, in which every element is saved by one rank.
+  enum class Share : uint8_t { kHeld, kSaved };
+  std::vector<NamedTensor> Masters(Share share = Share::kHeld) const;
+  std::vector<NamedTensor> FirstMoments(Share share = Share::kHeld) const;
+  std::vector<NamedTensor> SecondMoments(Share share = Share::kHeld) const;
 
  private:
-  struct Slot {
-    TensorView master;
-    TensorView exp_avg;
-    TensorView exp_avg_sq;
-  };
+  enum class Role : uint8_t { kMaster, kExpAvg, kExpAvgSq };
 
-  static std::vector<Slot> Allocate(Arena& arena, const std::vector<Shape>& shapes,
-                                    std::span<const model::ParamSpec> specs, bool own_master);
-  NamedTensor Named(size_t i, TensorView view) const;
+  void ReduceGradients(kernels::Context& ctx);
+  void GatherWeights(kernels::Context& ctx);
+  // Elements of a piece: of a state, the gradients or the weights.
+  TensorView State(const model::Piece& piece, Role role) const;
+  TensorView Gradient(const model::Piece& piece) const;
+  TensorView Weight(const model::Piece& piece) const;
+  std::vector<NamedTensor> Named(Role role, Share share) const;
 
   OptimizerSettings settings_;
   model::GptNeox& model_;
   dist::Mesh& mesh_;
-  bool master_is_weight_;
+  const std::unique_ptr<dist::Communicator> alone_;
+  // Data ranks form a grid: those that hold different slices, and those that hold the same ones.
+  dist::Communicator& slices_;
+  dist::Communicator& replicas_;
+  std::vector<model::Piece> pieces_;  // of this rank's slice
   Arena arena_;
-  std::vector<Slot> slots_;
+  TensorView master_;  // empty when the weight is the master
+  TensorView exp_avg_, exp_avg_sq_;
   OwnedTensor squared_norm_;
   OwnedTensor loss_scale_;
   OwnedTensor norm_;

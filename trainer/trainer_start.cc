@@ -89,7 +89,7 @@ Trainer::Trainer(LoadedConfig config, const TrainOptions& options, dist::Mesh& m
       datasets_(OpenDatasets(config_, directory_.File("index_maps"))),
       model_(settings_.model, ModelOptionsOf(settings_), mesh),
       ctx_{.num_threads = NumThreads(settings_), .scratch = &model_.scratch()},
-      optimizer_(settings_.optimizer, model_, mesh),
+      optimizer_(settings_.optimizer, model_, mesh, settings_.parallel.zero_stage),
       scaler_(settings_.loss_scale, settings_.precision),
       schedule_(MakeSchedule(settings_)),
       attention_plan_(model::MakeAttentionPlan(settings_.model)),
@@ -145,7 +145,7 @@ void Trainer::PrintHeader() {
   facts.ranks = mesh_.world().size();
   facts.data_ranks = mesh_.data().size();
   facts.threads = ctx_.num_threads;
-  facts.memory_bytes = PlanMemory(settings_).total();
+  facts.memory_bytes = PlanMemory(settings_, mesh_.data().size()).total();
   facts.peak_gflops = peak_flops_ / 1e9;
   facts.first_step = FirstStepWork(
       LoaderOptions(settings_, mesh_, datasets_.train, state_.consumed_samples), attention_plan_);

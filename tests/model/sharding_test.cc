@@ -61,8 +61,12 @@ TEST(FlatLayout, SlicesHoldEveryElementOnce) {
       std::vector<int> seen(static_cast<size_t>(layout.size));
       std::map<int, int64_t> elements;
       for (int64_t slice = 0; slice < data; ++slice) {
+        int64_t end_of_last = 0;  // pieces follow each other in the slice's own memory too
         for (const Piece& piece : PiecesOfSlice(layout, slice, data)) {
           EXPECT_EQ(layout.begins[static_cast<size_t>(piece.param)] + piece.begin, piece.place);
+          EXPECT_GE(piece.in_slice, end_of_last);
+          end_of_last = piece.in_slice + piece.end - piece.begin;
+          EXPECT_LE(end_of_last, layout.size / data);
           for (int64_t e = piece.begin; e < piece.end; ++e) {
             ++seen[static_cast<size_t>(piece.place + e - piece.begin)];
           }

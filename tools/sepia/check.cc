@@ -226,11 +226,8 @@ class Check {
   }
 
   void PrintMemory() {
-    const trainer::RunMemory memory = trainer::PlanMemory(s_);
-    const bool sharded = s_.parallel.tensor > 1;
-    Print("memory",
-          sharded ? fmt::format("of one tensor group of {} ranks together", s_.parallel.tensor)
-                  : "of one rank");
+    const trainer::RunMemory memory = trainer::PlanMemory(s_, data_ranks_);
+    Print("memory", "of one rank");
     const auto row = [](const char* name, int64_t bytes) {
       fmt::print("{:<12}  {:<12}{:>10}\n", "", name, FormatBytes(bytes));
     };
@@ -241,15 +238,14 @@ class Check {
     row("scratch", memory.model.scratch);
     row("total", memory.total());
     if (device_.bytes == 0) return;
-    const int64_t share = memory.total() / s_.parallel.tensor;
-    if (share <= device_.bytes) {
+    if (memory.total() <= device_.bytes) {
       fmt::print("{:<12}  fits in {}\n", "", FormatBytes(device_.bytes));
       return;
     }
     const std::string message = fmt::format(
         "{} a rank do not fit in {}; lower batch.micro, set recompute: true, or use more tensor "
         "ranks",
-        FormatBytes(share), FormatBytes(device_.bytes));
+        FormatBytes(memory.total()), FormatBytes(device_.bytes));
     (device_.given ? problems_ : warnings_).push_back(message);
   }
 

@@ -1,0 +1,233 @@
+// Training under every layout of tensor and data ranks, ZeRO stage and accumulation: the curve of
+// one rank, and the same bits in every run of one layout.
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "base/buffer.h"
+#include "dist/thread_ranks.h"
+#include "tests/model/model_under_test.h"
+#include "trainer/optimizer.h"
+
+namespace sepia::trainer {
+namespace {
+
+using sepia::testing::ConfigFromText;
+using sepia::testing::CutRows;
+using sepia::testing::RandomBatch;
+
+constexpr char kModel[] =
+    "vocab_size: 96 hidden_size: 64 num_layers: 2 num_heads: 4 max_positions: 32 "
+    "attention { kind: SEP window: 8 full_layers: 0 separator_ids: [3, 7, 11] } ";
+constexpr int64_t kRows = 5;  // of a micro-batch: 4 data ranks have 1, 1, 1 and 2 of them
+constexpr int64_t kLength = 24;
+constexpr int kMicroBatches = 4;  // of a step, when none are joined
+
+struct Layout {
+  int tensor = 1, data = 1, zero = 0;
+  int accumulation = 1;
+};
+
+std::string Name(const Layout& l) {
+  return fmt::format("tensor {} x data {}, zero {}, accumulation {}", l.tensor, l.data, l.zero,
+                     l.accumulation);
+}
+
+struct Curve {
+  std::vector<double> losses, grad_norms;
+  std::map<std::string, std::vector<float>> first_weights, last_weights, last_moments;
+
+  friend bool operator==(const Curve&, const Curve&) = default;
+};
+
+// All elements of the run, put together from the ranks' shares of a checkpoint.
+void Collect(const std::vector<NamedTensor>& tensors,
+             std::map<std::string, std::vector<float>>* whole) {
+  for (const NamedTensor& t : tensors) {
+    std::vector<float>& values = (*whole)[t.name];
+    values.resize(static_cast<size_t>(t.global_shape.num_elements()), NAN);
+    const int last = t.global_shape.rank() - 1;
+    const int64_t stride = t.global_shape[last];
+    const int64_t width = t.view.dim(last);
+    const int64_t first = last == 0 ? t.offset[0] : t.offset[0] * stride + t.offset[1];
+    for (int64_t e = 0; e < t.view.num_elements(); ++e) {
+      float& value = values[static_cast<size_t>(first + e / width * stride + e % width)];
+      EXPECT_TRUE(std::isnan(value)) << t.name << ": saved twice";
+      value = t.view.data<float>()[e];
+    }
+  }
+}
+
+// One rank's part of a run on batches that repeat every eight steps.
+class Training {
+ public:
+  Training(const Layout& layout, DType dtype, std::unique_ptr<dist::Communicator> world)
+      : layout_(layout),
+        config_(ConfigFromText(kModel)),
+        mesh_(std::move(world), layout.tensor),
+        model_(config_,
+               {.compute_dtype = dtype, .batch_size = kMicroBatches * kRows, .seq_length = kLength},
+               mesh_),
+        ctx_{.num_threads = 1, .scratch = &model_.scratch()},
+        optimizer_(
+            {.lr = 0, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .clip = 1.0},
+            model_, mesh_, layout.zero) {
+    optimizer_.InitializeWeights(ctx_, 1234);
+  }
+
+  void Step(int step, Curve* curve) {
+    const OwnedTensor loss(DType::kFloat64, {1});
+    const OwnedTensor scale(DType::kFloat32, {1});
+    *scale.data<float>() = 1.0f / (kMicroBatches * kRows * kLength);
+    GradMode mode = GradMode::kOverwrite;
+    const int joined = kMicroBatches / layout_.accumulation;
+    for (int i = 0; i < kMicroBatches; i += joined) {
+      const Batch batch = RowsOfRank(step % 8, i, joined);
+      model_.Forward(ctx_, batch);
+      model_.Backward(
+          ctx_, batch,
+          {.grad_scale = scale, .loss_sum = loss, .loss_mode = mode, .grad_mode = mode});
+      mode = GradMode::kAccumulate;
+    }
+    mesh_.data().AllReduce(ctx_, loss, dist::ReduceOp::kSum, "loss").Wait();
+    optimizer_.MeasureGradients(ctx_, 1);
+    optimizer_.Update(ctx_, 3e-3);
+    curve->losses.push_back(*loss.data<double>() / (kMicroBatches * kRows * kLength));
+    curve->grad_norms.push_back(optimizer_.grad_norm());
+  }
+
+  const AdamW& optimizer() const { return optimizer_; }
+
+ private:
+  // This rank's rows of micro-batches [first, first + count), as one batch.
+  Batch RowsOfRank(int step, int first, int count) {
+    const int64_t rank = mesh_.data().rank();
+    std::vector<int32_t> tokens, targets;
+    for (int i = first; i < first + count; ++i) {
+      const Batch batch =
+          RandomBatch(config_, kRows, kLength, static_cast<uint64_t>(100 * step + i));
+      const Batch rows =
+          CutRows(config_, batch, kRows * rank / layout_.data, kRows * (rank + 1) / layout_.data);
+      tokens.insert(tokens.end(), rows.tokens.begin(), rows.tokens.end());
+      targets.insert(targets.end(), rows.targets.begin(), rows.targets.end());
+    }
+    const auto num_rows = static_cast<int64_t>(tokens.size()) / kLength;
+    return sepia::testing::MakeBatch(config_, std::move(tokens), std::move(targets), num_rows,
+                                     kLength);
+  }
+
+  Layout layout_;
+  model::ModelConfig config_;
+  dist::Mesh mesh_;
+  model::GptNeox model_;
+  kernels::Context ctx_;
+  AdamW optimizer_;
+};
+
+Curve Train(const Layout& layout, int steps, DType dtype = DType::kFloat32) {
+  const int ranks = layout.tensor * layout.data;
+  std::vector<Curve> curves(static_cast<size_t>(ranks));
+  Curve whole;
+  std::mutex mutex;  // of `whole`
+  dist::RunThreadRanks(ranks, [&](std::unique_ptr<dist::Communicator> world) {
+    Curve& curve = curves[static_cast<size_t>(world->rank())];
+    Training training(layout, dtype, std::move(world));
+    {
+      const std::lock_guard lock(mutex);
+      Collect(training.optimizer().Masters(AdamW::Share::kSaved), &whole.first_weights);
+    }
+    for (int step = 0; step < steps; ++step) training.Step(step, &curve);
+    const std::lock_guard lock(mutex);
+    Collect(training.optimizer().Masters(AdamW::Share::kSaved), &whole.last_weights);
+    Collect(training.optimizer().SecondMoments(AdamW::Share::kSaved), &whole.last_moments);
+  });
+  for (const Curve& curve : curves) {
+    EXPECT_EQ(curve.losses, curves[0].losses);
+    EXPECT_EQ(curve.grad_norms, curves[0].grad_norms);
+  }
+  whole.losses = curves[0].losses;
+  whole.grad_norms = curves[0].grad_norms;
+  return whole;
+}
+
+std::vector<Layout> Layouts() {
+  std::vector<Layout> layouts;
+  for (const int tensor : {1, 2, 4}) {
+    for (const int data : {1, 2, 4}) {
+      for (const int zero : {0, 1}) {
+        const int accumulation = 1 << (tensor + data + zero) % 3;
+        if (tensor * data <= 8) layouts.push_back({tensor, data, zero, accumulation});
+      }
+    }
+  }
+  layouts.push_back({1, 3, 1, 4});  // a number of ranks that divides nothing
+  return layouts;
+}
+
+TEST(LayoutTraining, FiftyStepsFollowTheCurveOfOneRank) {
+  constexpr int kSteps = 50;
+  const Curve one = Train({}, kSteps);
+  ASSERT_LT(one.losses.back(), 0.8 * one.losses.front());  // it learns something
+  double worst_loss = 0, worst_norm = 0;
+  for (const Layout& layout : Layouts()) {
+    SCOPED_TRACE(Name(layout));
+    const Curve curve = Train(layout, kSteps);
+    EXPECT_EQ(curve.first_weights, one.first_weights);  // bit for bit
+    // The same weights: only the order of sums differs (layout_test.cc of model/).
+    EXPECT_NEAR(curve.grad_norms[0] / one.grad_norms[0], 1, 1e-5);
+    for (size_t i = 0; i < one.losses.size(); ++i) {
+      worst_loss = std::max(worst_loss, std::abs(curve.losses[i] - one.losses[i]));
+      worst_norm = std::max(worst_norm, std::abs(curve.grad_norms[i] / one.grad_norms[i] - 1));
+    }
+  }
+  EXPECT_LE(worst_loss, 1e-3);  // the project's promise for 50 steps
+  std::printf("largest difference over 50 steps: loss %.2e, gradient norm %.2e (relative)\n",
+              worst_loss, worst_norm);
+}
+
+TEST(LayoutTraining, TwoRunsOfOneLayoutHaveTheSameBits) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    for (const int zero : {0, 1}) {
+      const Layout layout{.tensor = 2, .data = 2, .zero = zero, .accumulation = 2};
+      EXPECT_TRUE(Train(layout, 5, dtype) == Train(layout, 5, dtype)) << DTypeName(dtype);
+    }
+  }
+}
+
+// Sharding the optimizer changes who computes an update, and nothing about it but the order in
+// which the norm adds squares up: in double, so that clipping rarely sees it.
+TEST(LayoutTraining, ZeroDoesNotChangeTheUpdate) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    const Curve whole = Train({.tensor = 1, .data = 4, .zero = 0}, 5, dtype);
+    const Curve sharded = Train({.tensor = 1, .data = 4, .zero = 1}, 5, dtype);
+    for (size_t i = 0; i < whole.losses.size(); ++i) {
+      EXPECT_NEAR(sharded.grad_norms[i] / whole.grad_norms[i], 1, 1e-6) << DTypeName(dtype);
+      EXPECT_NEAR(sharded.losses[i], whole.losses[i], 1e-6) << DTypeName(dtype);
+    }
+  }
+}
+
+TEST(LayoutTraining, OneRanksInfinityStopsTheUpdateOnAll) {
+  for (const int zero : {0, 1}) {
+    dist::RunThreadRanks(4, [&](std::unique_ptr<dist::Communicator> world) {
+      const bool culprit = world->rank() == 2;
+      dist::Mesh mesh(std::move(world), 2);
+      model::GptNeox model(ConfigFromText(kModel), {.seq_length = kLength}, mesh);
+      kernels::Context ctx{.num_threads = 1, .scratch = &model.scratch()};
+      AdamW optimizer({.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1}, model, mesh, zero);
+      std::fill_n(model.grads().data<float>(), model.grads().num_elements(), 0.0f);
+      if (culprit) model.grad(3).data<float>()[1] = INFINITY;
+      optimizer.MeasureGradients(ctx, 1);
+      EXPECT_TRUE(optimizer.non_finite());
+    });
+  }
+}
+
+}  // namespace
+}  // namespace sepia::trainer
