@@ -27,18 +27,29 @@ double Dot(const Vector& a, const Vector& b) {
   return sum;
 }
 
-void AddScaled(double factor, const Vector& from, Vector& to) {
-  for (size_t d = 0; d < from.size(); ++d) to[d] += factor * from[d];
-}
+double Norm(const Vector& a) { return std::sqrt(Dot(a, a)); }
 
-double RelativeError(const Vector& actual, const Vector& expected) {
-  double difference = 0;
-  for (size_t d = 0; d < actual.size(); ++d) {
-    difference += (actual[d] - expected[d]) * (actual[d] - expected[d]);
+// A vector that is a sum, and the sizes of its terms.
+struct Sum {
+  explicit Sum(size_t dim) : value(dim) {}
+
+  // `magnitude`: of the factor's own terms, where those may cancel.
+  void Add(double factor, double magnitude, const Vector& from) {
+    for (size_t d = 0; d < from.size(); ++d) value[d] += factor * from[d];
+    magnitudes += magnitude * Norm(from);
   }
-  // A lone visible key gives dq = 0: absolute then.
-  const double size = std::max(Dot(expected, expected), 1e-6);
-  const double error = std::sqrt(difference / size);
+
+  Vector value;
+  double magnitudes = 0;
+};
+
+// Relative to the sum, or where its terms cancel (a query with few keys has almost no gradient) to
+// 1/64 of their sizes.
+double RelativeError(const Vector& actual, const Sum& expected) {
+  Vector difference = actual;
+  for (size_t d = 0; d < actual.size(); ++d) difference[d] -= expected.value[d];
+  const double size = std::max(Norm(expected.value), expected.magnitudes / 64);
+  const double error = Norm(difference) / std::max(size, 1e-6);
   return std::isfinite(error) ? error : 1e30;  // std::max would lose a NaN
 }
 
@@ -97,13 +108,15 @@ double QueryError(const Head& head, int64_t i) {
   for (const double score : scores) sum += std::exp(score - maximum);
   const double lse = maximum + std::log(sum);
   const double mean = Dot(dout, head.Out(i));
-  Vector out(head.dim());
-  Vector dq(head.dim());
+  Sum out(head.dim());
+  Sum dq(head.dim());
   for (size_t n = 0; n < keys.size(); ++n) {
     const double p = std::exp(scores[n] - lse);
     const Vector v = head.Qkv(keys[n], 2);
-    AddScaled(p, v, out);
-    AddScaled(head.scale() * p * (Dot(dout, v) - mean), head.Qkv(keys[n], 1), dq);
+    const double dp = Dot(dout, v);
+    out.Add(p, p, v);
+    dq.Add(head.scale() * p * (dp - mean), head.scale() * p * (std::fabs(dp) + std::fabs(mean)),
+           head.Qkv(keys[n], 1));
   }
   const double lse_error = std::fabs(head.Lse(i) - lse) / std::max(1.0, std::fabs(lse));
   return std::max({RelativeError(head.Out(i), out), RelativeError(head.Dqkv(i, 0), dq),
@@ -113,15 +126,17 @@ double QueryError(const Head& head, int64_t i) {
 double KeyError(const Head& head, int64_t j) {
   const Vector k = head.Qkv(j, 1);
   const Vector v = head.Qkv(j, 2);
-  Vector dk(head.dim());
-  Vector dv(head.dim());
+  Sum dk(head.dim());
+  Sum dv(head.dim());
   for (int64_t i = j; i < head.seq_length(); ++i) {
     if (!head.Sees(i, j)) continue;
     const Vector q = head.Qkv(i, 0);
     const Vector dout = head.Dout(i);
     const double p = std::exp(head.scale() * Dot(q, k) - head.Lse(i));
-    AddScaled(p, dout, dv);
-    AddScaled(head.scale() * p * (Dot(dout, v) - Dot(dout, head.Out(i))), q, dk);
+    const double dp = Dot(dout, v);
+    const double mean = Dot(dout, head.Out(i));
+    dv.Add(p, p, dout);
+    dk.Add(head.scale() * p * (dp - mean), head.scale() * p * (std::fabs(dp) + std::fabs(mean)), q);
   }
   return std::max(RelativeError(head.Dqkv(j, 1), dk), RelativeError(head.Dqkv(j, 2), dv));
 }
