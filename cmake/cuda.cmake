@@ -9,7 +9,8 @@ function(sepia_cuda_sources target name)
     set_source_files_properties(${arg_SOURCES} PROPERTIES LANGUAGE CXX)
     target_link_libraries(${name} PRIVATE sepia_flags)
     target_compile_definitions(${name} PRIVATE SEPIA_CUDA_EMULATED)
-    target_compile_options(${name} PRIVATE -x c++ -ftrivial-auto-var-init=pattern)
+    target_compile_options(${name} PRIVATE -x c++ -O2 -Wno-unknown-pragmas
+                           -ftrivial-auto-var-init=pattern)
   else()
     target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR})
     set_target_properties(${name} PROPERTIES CUDA_ARCHITECTURES "80-real;90"

@@ -127,6 +127,7 @@ Lane* ThreadBlock::NextReady() {
 void ThreadBlock::SwitchAway() {
   Lane* from = lane_;
   lane_ = NextReady();
+  if (lane_ == from) return;
   void* const resume = lane_ == nullptr ? host_stack_ : lane_->stack_pointer;
   SepiaSwitchStack(&from->stack_pointer, resume);
 }

@@ -1,0 +1,190 @@
+#include "kernels/cuda/sep_attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "base/check.h"
+
+namespace sepia::kernels::cuda {
+
+extern const SepAttentionKernels kSepFallbackFp32, kSepFallbackBf16, kSepFallbackFp16;
+extern const SepAttentionKernels kSepBf16Dim32, kSepBf16Dim64, kSepBf16Dim80, kSepBf16Dim128,
+    kSepBf16Dim256;
+extern const SepAttentionKernels kSepFp16Dim32, kSepFp16Dim64, kSepFp16Dim80, kSepFp16Dim128,
+    kSepFp16Dim256;
+
+namespace {
+
+const SepAttentionKernels* Fallback(DType dtype) {
+  switch (dtype) {
+    case DType::kBFloat16: return &kSepFallbackBf16;
+    case DType::kFloat16: return &kSepFallbackFp16;
+    default: return &kSepFallbackFp32;
+  }
+}
+
+// The smallest tile that the head fits, or null.
+const SepAttentionKernels* TensorCoreKernels(DType dtype, int64_t head_dim) {
+  if (dtype == DType::kFloat32 || head_dim % 8 != 0) return nullptr;
+  static constexpr const SepAttentionKernels* kBf16[] = {
+      &kSepBf16Dim32, &kSepBf16Dim64, &kSepBf16Dim80, &kSepBf16Dim128, &kSepBf16Dim256};
+  static constexpr const SepAttentionKernels* kFp16[] = {
+      &kSepFp16Dim32, &kSepFp16Dim64, &kSepFp16Dim80, &kSepFp16Dim128, &kSepFp16Dim256};
+  for (const SepAttentionKernels* kernels : dtype == DType::kBFloat16 ? kBf16 : kFp16) {
+    if (head_dim <= kernels->padded_dim) return kernels;
+  }
+  return nullptr;
+}
+
+const SepAttentionKernels& Choose(const SepAttentionSize& size, bool allow_fallback) {
+  if (size.head_dim > kMaxHeadDim) {
+    throw UserError(fmt::format("device: CUDA has attention for head sizes up to {}, not {}",
+                                kMaxHeadDim, size.head_dim));
+  }
+  if (const auto* kernels = TensorCoreKernels(size.dtype, size.head_dim)) return *kernels;
+  if (!allow_fallback) {
+    throw UserError(fmt::format(
+        "kernels.allow_fallback is false, but {} attention with head size {} has no tensor-core "
+        "kernel; use BF16 or FP16 and a multiple of 8, or allow the fallback",
+        DTypeName(size.dtype), size.head_dim));
+  }
+  return *Fallback(size.dtype);
+}
+
+// Segments of the far pass by the shape alone, so that results do not depend on the GPU: enough
+// blocks for two on each of an A100's 108 multiprocessors if a sixth of the keys is far, unless
+// segments would be shorter than 512 queries.
+int64_t NumSegments(const SepAttentionSize& size) {
+  constexpr int64_t kWantedBlocks = 216, kKeysOfBlock = 128, kShortest = 512;
+  const int64_t heads = std::max<int64_t>(1, size.batch_size * size.num_heads);
+  const int64_t blocks = heads * (1 + size.seq_length / (6 * kKeysOfBlock));
+  return std::clamp<int64_t>(kWantedBlocks / blocks, 1,
+                             std::max<int64_t>(1, size.seq_length / kShortest));
+}
+
+// Hands out 256-byte aligned parts of the scratch; with null memory only counts.
+class Cutter {
+ public:
+  explicit Cutter(void* memory) : memory_(static_cast<std::byte*>(memory)) {}
+
+  template <typename T>
+  void Cut(T*& part, int64_t count) {
+    part = memory_ == nullptr ? nullptr : reinterpret_cast<T*>(memory_ + used_);
+    used_ += (static_cast<size_t>(count) * sizeof(T) + 255) / 256 * 256;
+  }
+  size_t used() const { return used_; }
+
+ private:
+  std::byte* memory_;
+  size_t used_ = 0;
+};
+
+size_t CutScratch(SepAttentionParams& p, void* scratch) {
+  Cutter cutter(scratch);
+  const int64_t heads = int64_t{p.batch_size} * p.num_heads;
+  const int64_t packed = heads * p.max_packed * p.head_dim;
+  cutter.Cut(p.packed_keys, packed);
+  cutter.Cut(p.packed_values, packed);
+  cutter.Cut(p.row_stats, 2 * heads * p.seq_length);
+  cutter.Cut(p.packed_dkeys, p.num_segments * packed);
+  cutter.Cut(p.packed_dvalues, p.num_segments * packed);
+  return cutter.used();
+}
+
+}  // namespace
+
+DeviceAttentionIndex::DeviceAttentionIndex(Stream& stream, const AttentionIndex& index)
+    : batch_size_(index.batch_size()),
+      seq_length_(index.seq_length()),
+      max_packed_(index.max_packed()),
+      memory_(static_cast<size_t>(batch_size_ * (max_packed_ + 2 * seq_length_ + 1)) * 4) {
+  std::vector<int32_t> values(memory_.size() / 4, 0);
+  SepAttentionParams host = {};
+  Describe(host);
+  const auto at = [&](const int32_t* part) { return values.begin() + (part - host.positions); };
+  for (int64_t row = 0; row < batch_size_; ++row) {
+    const auto positions = index.positions(row);
+    const auto count = index.count(row), inverse = index.inverse(row);
+    std::copy(positions.begin(), positions.end(), at(host.positions) + row * max_packed_);
+    std::copy(count.begin(), count.end(), at(host.count) + row * seq_length_);
+    std::copy(inverse.begin(), inverse.end(), at(host.inverse) + row * seq_length_);
+    at(host.num_packed)[row] = static_cast<int32_t>(positions.size());
+  }
+  CopyToDevice(stream, memory_.data<void>(), values.data(), memory_.size());
+  stream.Synchronize();  // `values` is about to go
+}
+
+void DeviceAttentionIndex::Describe(SepAttentionParams& params) const {
+  params.positions = memory_.data<int32_t>();
+  params.count = params.positions + batch_size_ * max_packed_;
+  params.inverse = params.count + batch_size_ * seq_length_;
+  params.num_packed = params.inverse + batch_size_ * seq_length_;
+  params.max_packed = static_cast<int32_t>(max_packed_);
+}
+
+SepAttention::SepAttention(const SepAttentionSize& size, const DeviceAttentionIndex& index,
+                           bool allow_fallback)
+    : size_(size), kernels_(&Choose(size, allow_fallback)) {
+  CHECK_EQ(index.batch_size(), size.batch_size);
+  CHECK_EQ(index.seq_length(), size.seq_length);
+  CHECK(size.window >= 1 && size.head_dim >= 1);
+  index.Describe(params_);
+  params_.batch_size = static_cast<int32_t>(size.batch_size);
+  params_.seq_length = static_cast<int32_t>(size.seq_length);
+  params_.num_heads = static_cast<int32_t>(size.num_heads);
+  params_.head_dim = static_cast<int32_t>(size.head_dim);
+  params_.window = static_cast<int32_t>(std::min(size.window, size.seq_length));
+  const int64_t segments = NumSegments(size);
+  const int64_t length = (size.seq_length + segments - 1) / segments;
+  params_.num_segments = static_cast<int32_t>(segments);
+  params_.segment_length =
+      static_cast<int32_t>((length + kSegmentAlignment - 1) / kSegmentAlignment) *
+      kSegmentAlignment;
+  params_.scale = 1.0f / std::sqrt(static_cast<float>(size.head_dim));
+}
+
+std::string SepAttention::KernelName() const {
+  const std::string dtype(DTypeName(size_.dtype));
+  if (kernels_->padded_dim == 0) return "fallback " + dtype;
+  std::string name = "mma.sync " + dtype + " D=" + std::to_string(size_.head_dim);
+  if (kernels_->padded_dim != size_.head_dim) {
+    name += " in " + std::to_string(kernels_->padded_dim);
+  }
+  return name;
+}
+
+size_t SepAttention::ScratchBytes() const {
+  SepAttentionParams params = params_;
+  return CutScratch(params, nullptr);
+}
+
+SepAttentionParams SepAttention::Bind(const SepAttentionTensors& tensors, void* scratch) const {
+  SepAttentionParams params = params_;
+  CutScratch(params, scratch);
+  params.qkv = static_cast<const uint16_t*>(tensors.qkv);
+  params.out = static_cast<uint16_t*>(tensors.out);
+  params.lse = tensors.lse;
+  params.dout = static_cast<const uint16_t*>(tensors.dout);
+  params.dqkv = static_cast<uint16_t*>(tensors.dqkv);
+  return params;
+}
+
+void SepAttention::Forward(Stream& stream, const SepAttentionTensors& tensors,
+                           void* scratch) const {
+  const SepAttentionParams params = Bind(tensors, scratch);
+  kernels_->pack(stream, params);
+  kernels_->forward(stream, params);
+}
+
+void SepAttention::Backward(Stream& stream, const SepAttentionTensors& tensors,
+                            void* scratch) const {
+  const SepAttentionParams params = Bind(tensors, scratch);
+  kernels_->pack(stream, params);
+  kernels_->row_stats(stream, params);
+  kernels_->dq(stream, params);
+  kernels_->dkv_far(stream, params);
+  kernels_->dkv_band(stream, params);
+}
+
+}  // namespace sepia::kernels::cuda

@@ -1,0 +1,67 @@
+// The op of kernels/sep_attention.h on a device: chooses kernels by dtype and head size, sizes the
+// grids from the index on the host, never waits for the device.
+#pragma once
+
+#include "base/attention_index.h"
+#include "base/dtype.h"
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/sep_attention_kernels.h"
+
+namespace sepia::kernels::cuda {
+
+// The packed keys of a batch on the device: uploaded once, shared by layers and heads.
+class DeviceAttentionIndex {
+ public:
+  DeviceAttentionIndex(Stream& stream, const AttentionIndex& index);
+
+  int64_t batch_size() const { return batch_size_; }
+  int64_t seq_length() const { return seq_length_; }
+  int64_t max_packed() const { return max_packed_; }
+  // Fills the index part of `params`.
+  void Describe(SepAttentionParams& params) const;
+
+ private:
+  int64_t batch_size_, seq_length_, max_packed_;
+  DeviceMemory memory_;  // positions, count, inverse, num_packed
+};
+
+struct SepAttentionSize {
+  DType dtype;  // of qkv: f32, bf16, f16
+  int64_t batch_size, seq_length, num_heads, head_dim;
+  int64_t window;
+};
+
+// Device pointers; shapes as in kernels/sep_attention.h. Forward reads qkv, writes out and lse.
+struct SepAttentionTensors {
+  const void* qkv;
+  void* out;
+  float* lse;
+  const void* dout = nullptr;
+  void* dqkv = nullptr;
+};
+
+// One call's plan: what runs, and how much device scratch it takes.
+class SepAttention {
+ public:
+  // allow_fallback = false: throws UserError where no tensor-core kernel fits (fp32 has none,
+  // 16-bit needs D % 8 == 0). Throws it for D > kMaxHeadDim too.
+  SepAttention(const SepAttentionSize& size, const DeviceAttentionIndex& index,
+               bool allow_fallback);
+
+  // "mma.sync bf16 D=64", "mma.sync f16 D=40 in 64", "fallback f32": for the header block.
+  std::string KernelName() const;
+  // 256-byte aligned scratch for either call; contents need not be kept between them.
+  size_t ScratchBytes() const;
+
+  void Forward(Stream& stream, const SepAttentionTensors& tensors, void* scratch) const;
+  void Backward(Stream& stream, const SepAttentionTensors& tensors, void* scratch) const;
+
+ private:
+  SepAttentionParams Bind(const SepAttentionTensors& tensors, void* scratch) const;
+
+  SepAttentionSize size_;
+  SepAttentionParams params_ = {};
+  const SepAttentionKernels* kernels_;
+};
+
+}  // namespace sepia::kernels::cuda
