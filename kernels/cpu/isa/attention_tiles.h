@@ -69,10 +69,27 @@ inline void ZeroFill(float* to, int64_t num_floats) {
   std::memset(to, 0, static_cast<size_t>(num_floats) * sizeof(float));
 }
 
+template <typename T>
+inline void StoreScaled(const float* row, Vec factor, int64_t size, bool stream, T* to) {
+  int64_t d = 0;
+  if (stream) {
+    for (; d < size; d += kLanes) Stream(to + d, Load(row + d) * factor);
+    return;
+  }
+  for (; d + kLanes <= size; d += kLanes) Store(to + d, Load(row + d) * factor);
+  if (d < size) StoreN(to + d, Load(row + d) * factor, size - d);
+}
+
 // factor * row, rounded once.
-inline void StoreScaledRow(const AttentionHead& head, float* row, float factor, void* to) {
-  for (int64_t d = 0; d < head.padded_dim; d += kLanes) Store(row + d, Load(row + d) * Set(factor));
-  NarrowRow(head.dtype, row, head.head_dim, to);
+inline void StoreRow(const AttentionHead& head, const float* row, float factor, void* to) {
+  const Vec f = Set(factor);
+  switch (head.dtype) {
+    case DType::kBFloat16:
+      return StoreScaled(row, f, head.head_dim, head.stream, static_cast<BFloat16*>(to));
+    case DType::kFloat16:
+      return StoreScaled(row, f, head.head_dim, head.stream, static_cast<Float16*>(to));
+    default: return StoreScaled(row, f, head.head_dim, head.stream, static_cast<float*>(to));
+  }
 }
 
 // Keys [begin, begin + size) of a list: positions[...] or, without positions, the numbers

@@ -24,6 +24,7 @@ struct AttentionHead {
   int64_t window;      // 1 ... T
   const void* qkv;     // row 0: q, k, v of D elements each
   int64_t qkv_row_bytes;
+  bool stream;  // outputs go past the caches: whole lines of tensors too large to stay there
   // Packed keys (base/attention_index.h), or null.
   const int32_t* positions;
   const int32_t* count;

@@ -163,8 +163,8 @@ void AddKeyGradients(const AttentionHead& head, const QueryTile& tile, const Chu
 void StoreQueryGradients(const AttentionBackwardTask& task, const QueryTile& tile, float scale,
                          const Arrays& arrays) {
   for (int64_t r = 0; r < tile.size; ++r) {
-    StoreScaledRow(task.head, arrays.query_gradients + r * task.head.padded_dim, scale,
-                   GradientRow(task.head, task.dqkv, tile.begin + r, 0));
+    StoreRow(task.head, arrays.query_gradients + r * task.head.padded_dim, scale,
+             GradientRow(task.head, task.dqkv, tile.begin + r, 0));
   }
 }
 
@@ -173,8 +173,8 @@ void StoreKeyGradients(const AttentionBackwardTask& task, int64_t key, float sca
                        float* dv) {
   const AttentionHead& head = task.head;
   if (task.partials.dk == nullptr) {
-    StoreScaledRow(head, dk, scale, GradientRow(head, task.dqkv, key, 1));
-    NarrowRow(head.dtype, dv, head.head_dim, GradientRow(head, task.dqkv, key, 2));
+    StoreRow(head, dk, scale, GradientRow(head, task.dqkv, key, 1));
+    StoreRow(head, dv, 1.0f, GradientRow(head, task.dqkv, key, 2));
     return;
   }
   const auto row_bytes = static_cast<size_t>(head.padded_dim) * sizeof(float);
@@ -268,6 +268,7 @@ void BackwardSegment(const AttentionBackwardTask& task) {
   for (int64_t c = 0; c < NumPackedChunks(segment); ++c) {
     FlushPackedChunk(task, c, scale, arrays);
   }
+  _mm_sfence();
 }
 
 void ReduceKeyGradients(const AttentionReduceTask& task) {
@@ -282,9 +283,10 @@ void ReduceKeyGradients(const AttentionReduceTask& task) {
       AddRow(task.partials[s].dk + key * dim, dim, dk);
       AddRow(task.partials[s].dv + key * dim, dim, dv);
     }
-    StoreScaledRow(head, dk, ScoreScale(head), GradientRow(head, task.dqkv, key, 1));
-    NarrowRow(head.dtype, dv, head.head_dim, GradientRow(head, task.dqkv, key, 2));
+    StoreRow(head, dk, ScoreScale(head), GradientRow(head, task.dqkv, key, 1));
+    StoreRow(head, dv, 1.0f, GradientRow(head, task.dqkv, key, 2));
   }
+  _mm_sfence();
 }
 
 }  // namespace sepia::kernels::cpu::SEPIA_ISA

@@ -135,8 +135,8 @@ void StoreTile(const AttentionForwardTask& task, const QueryTile& tile, const Ar
   const AttentionHead& head = task.head;
   for (int64_t r = 0; r < tile.size; ++r) {
     const float total = Sum(Load(arrays.totals[r]));
-    StoreScaledRow(head, arrays.sums + r * head.padded_dim, 1.0f / total,
-                   RowAt(task.out, tile.begin + r, task.out_row_bytes));
+    StoreRow(head, arrays.sums + r * head.padded_dim, 1.0f / total,
+             RowAt(task.out, tile.begin + r, task.out_row_bytes));
     task.lse[tile.begin + r] = __builtin_fmaf(-arrays.shift[r], kLn2, __builtin_logf(total));
   }
 }
@@ -161,6 +161,7 @@ void ForwardSegment(const AttentionForwardTask& task) {
     ComputeTile(head, segment, tile, scale, arrays);
     StoreTile(task, tile, arrays);
   }
+  _mm_sfence();
 }
 
 }  // namespace sepia::kernels::cpu::SEPIA_ISA

@@ -132,4 +132,13 @@ inline void StoreN(T* p, Vec a, int64_t count) {
   std::memcpy(p, bytes, static_cast<size_t>(count) * sizeof(T));
 }
 
+// Past the caches; p is aligned to the bytes stored.
+inline void Stream(float* p, Vec a) { _mm256_stream_ps(p, a.v); }
+inline void Stream(BFloat16* p, Vec a) {
+  _mm_stream_si128(reinterpret_cast<__m128i*>(p), RoundToBFloat16(a.v));
+}
+inline void Stream(Float16* p, Vec a) {
+  _mm_stream_si128(reinterpret_cast<__m128i*>(p), RoundToFloat16(a.v));
+}
+
 }  // namespace sepia::kernels::cpu::SEPIA_ISA

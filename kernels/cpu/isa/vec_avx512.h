@@ -142,4 +142,13 @@ inline void StoreN(Float16* p, Vec a, int64_t count) {
   _mm256_mask_storeu_epi16(p, FirstLanes(count), RoundToFloat16(a.v));
 }
 
+// Past the caches; p is aligned to the bytes stored.
+inline void Stream(float* p, Vec a) { _mm512_stream_ps(p, a.v); }
+inline void Stream(BFloat16* p, Vec a) {
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), RoundToBFloat16(a.v));
+}
+inline void Stream(Float16* p, Vec a) {
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), RoundToFloat16(a.v));
+}
+
 }  // namespace sepia::kernels::cpu::SEPIA_ISA
