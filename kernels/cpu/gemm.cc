@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <vector>
 
-#include "kernels/cpu/convert.h"
-#include "kernels/cpu/dispatch.h"
+#include "kernels/cpu/amx/gemm.h"
+#include "kernels/cpu/isa/finish_sums.h"
 #include "kernels/cpu/parallel.h"
 
 namespace sepia::kernels::cpu {
@@ -64,25 +64,6 @@ int64_t PartialBytes(const Cut& cut, int64_t m, int64_t n) {
   return cut.num_depths * m * n * static_cast<int64_t>(sizeof(float));
 }
 
-// y = sum (+ y) (+ bias), over one row of a tile.
-template <typename Out, typename Bias>
-void FinishRow(const float* sum, const Bias* bias, GradMode mode, Out* y, int64_t size) {
-  ForEachPiece(size, [&](int64_t begin, int64_t count) {
-    float buffer[kPiece];
-    float total[kPiece];
-    std::copy_n(sum + begin, count, total);
-    if (mode == GradMode::kAccumulate) {
-      const float* previous = AsFloat(y + begin, buffer, count);
-      for (int64_t i = 0; i < count; ++i) total[i] += previous[i];
-    }
-    if (bias != nullptr) {
-      const float* added = AsFloat(bias + begin, buffer, count);
-      for (int64_t i = 0; i < count; ++i) total[i] += added[i];
-    }
-    Narrow(total, y + begin, count);
-  });
-}
-
 struct Region {
   int64_t row, col, rows, cols;
 };
@@ -92,17 +73,22 @@ void Finish(const GemmArgs& args, const Region& region, const float* sums, int64
             GradMode mode) {
   const int64_t n = args.c.dim(1);
   const DType bias_dtype = args.bias.empty() ? DType::kFloat32 : args.bias.dtype();
-  DispatchCompute(args.c.dtype(), [&](auto out_tag) {
-    using Out = decltype(out_tag);
-    DispatchCompute(bias_dtype, [&](auto bias_tag) {
-      using Bias = decltype(bias_tag);
-      const Bias* bias = args.bias.empty() ? nullptr : args.bias.template data<Bias>() + region.col;
-      for (int64_t i = 0; i < region.rows; ++i) {
-        Out* y = args.c.template data<Out>() + (region.row + i) * n + region.col;
-        FinishRow(sums + i * sum_stride, bias, mode, y, region.cols);
-      }
-    });
-  });
+  const auto at = [](auto* base, DType dtype, int64_t element) {
+    return base + element * DTypeSize(dtype);
+  };
+  SEPIA_BY_ISA(FinishSums)
+  ({.rows = region.rows,
+    .cols = region.cols,
+    .sums = sums,
+    .sum_stride = sum_stride,
+    .bias = args.bias.empty()
+                ? nullptr
+                : at(static_cast<const std::byte*>(args.bias.raw()), bias_dtype, region.col),
+    .bias_dtype = bias_dtype,
+    .out = at(static_cast<std::byte*>(args.c.raw()), args.c.dtype(), region.row * n + region.col),
+    .out_dtype = args.c.dtype(),
+    .out_stride = n,
+    .accumulate = mode == GradMode::kAccumulate});
 }
 
 MatrixRef Offset(const MatrixRef& matrix, DType dtype, int64_t row, int64_t col) {
@@ -192,23 +178,35 @@ void MultiplyParts(Context& ctx, const GemmArgs& args, const Cut& cut) {
   });
 }
 
+const amx::GemmCode* TileCodeFor(DType dtype) {
+  return dtype == DType::kBFloat16 ? amx::ActiveGemmCode() : nullptr;
+}
+
 }  // namespace
 
 void Gemm(Context& ctx, const GemmArgs& args) {
   if (args.c.num_elements() == 0) return;
   if (args.k == 0) return FinishZero(ctx, args);
+  const amx::GemmCode* tiles = TileCodeFor(args.dtype);
+  if (tiles != nullptr) return amx::Gemm(ctx, args, *tiles);
   const Cut cut = CutProduct(args.c.dim(0), args.c.dim(1), args.k, args.c.dtype());
   if (cut.num_depths == 1) return MultiplyTiles(ctx, args, cut);
   MultiplyParts(ctx, args, cut);
 }
 
-int64_t GemmScratchBytes(int64_t m, int64_t n, int64_t k, DType c_dtype, int num_threads) {
+int64_t GemmScratchBytes(int64_t m, int64_t n, int64_t k, DType dtype, DType c_dtype,
+                         int num_threads) {
   if (m == 0 || n == 0 || k == 0) return 0;
+  if (TileCodeFor(dtype) != nullptr) return amx::GemmScratchBytes(m, n, k, num_threads);
   const Cut cut = CutProduct(m, n, k, c_dtype);
   if (cut.num_depths > 1) return PartialBytes(cut, m, n) + Arena::kAlignment;
   if (c_dtype == DType::kFloat32) return 0;
   return num_threads * cut.rows * cut.cols * static_cast<int64_t>(sizeof(float)) +
          Arena::kAlignment;
+}
+
+std::string GemmBackendName(DType dtype) {
+  return TileCodeFor(dtype) != nullptr ? "own amx" : TileBackendName(dtype);
 }
 
 }  // namespace sepia::kernels::cpu

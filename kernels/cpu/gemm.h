@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "base/tensor.h"
 #include "kernels/context.h"
@@ -23,7 +24,11 @@ struct GemmArgs {
 };
 void Gemm(Context& ctx, const GemmArgs& args);
 
-// Scratch that Gemm takes from ctx.scratch for a product of this shape.
-int64_t GemmScratchBytes(int64_t m, int64_t n, int64_t k, DType c_dtype, int num_threads);
+// Scratch that Gemm takes from ctx.scratch for a product of this shape, with operands of `dtype`.
+int64_t GemmScratchBytes(int64_t m, int64_t n, int64_t k, DType dtype, DType c_dtype,
+                         int num_threads);
+
+// "amx" or that of TileBackendName: what multiplies operands of `dtype`.
+std::string GemmBackendName(DType dtype);
 
 }  // namespace sepia::kernels::cpu

@@ -47,16 +47,16 @@ void cpu::LinearBackward(Context& ctx, const LinearBackwardArgs& args) {
 }
 
 int64_t LinearScratchBytes(int64_t m, int64_t n, int64_t k, DType dtype, int num_threads) {
-  return std::max({cpu::GemmScratchBytes(m, n, k, dtype, num_threads),
-                   cpu::GemmScratchBytes(m, k, n, dtype, num_threads),
-                   cpu::GemmScratchBytes(n, k, m, DType::kFloat32, num_threads),
+  return std::max({cpu::GemmScratchBytes(m, n, k, dtype, dtype, num_threads),
+                   cpu::GemmScratchBytes(m, k, n, dtype, dtype, num_threads),
+                   cpu::GemmScratchBytes(n, k, m, dtype, DType::kFloat32, num_threads),
                    cpu::ColumnPartialBytes(m, n)});
 }
 
 const char* LinearBackendName(DType dtype) {
-  static const std::string names[] = {cpu::TileBackendName(DType::kFloat32),
-                                      cpu::TileBackendName(DType::kBFloat16),
-                                      cpu::TileBackendName(DType::kFloat16)};
+  static const std::string names[] = {cpu::GemmBackendName(DType::kFloat32),
+                                      cpu::GemmBackendName(DType::kBFloat16),
+                                      cpu::GemmBackendName(DType::kFloat16)};
   switch (dtype) {
     case DType::kFloat32: return names[0].c_str();
     case DType::kBFloat16: return names[1].c_str();

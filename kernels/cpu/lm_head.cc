@@ -12,12 +12,15 @@
 namespace sepia::kernels {
 namespace {
 
-// Rows whose logits exist at one time: at most 64 MiB of fp32, by the shape alone. Each chunk reads
-// W twice and dW once, and writes dW, so that many rows a chunk save traffic.
-int64_t ChunkRows(int64_t m, int64_t v) {
-  constexpr int64_t kMaxLogits = (int64_t{64} << 20) / static_cast<int64_t>(sizeof(float));
-  const int64_t rows = std::max<int64_t>(32, kMaxLogits / std::max<int64_t>(v, 1) / 32 * 32);
-  return std::min(m, rows);
+int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Rows whose logits exist at one time, by the shape alone: nearly equal chunks of about C rows, so
+// that the logits take as much memory as dW. Each chunk reads W twice and dW once, and writes dW:
+// fewer rows cost traffic.
+int64_t ChunkRows(int64_t m, int64_t c) {
+  const int64_t most = std::max<int64_t>(c, 256);
+  const int64_t num_chunks = std::max<int64_t>(CeilDiv(m, most), 1);
+  return std::min(m, CeilDiv(CeilDiv(m, num_chunks), 32) * 32);
 }
 
 cpu::MatrixRef Matrix(const ConstTensorView& tensor) {
@@ -150,9 +153,9 @@ void LogitsBackward(Context& ctx, const LmHeadLossArgs& args, const Chunk& chunk
 }
 
 int64_t MaxGemmScratch(int64_t rows, int64_t c, int64_t v, DType dtype, int num_threads) {
-  return std::max({cpu::GemmScratchBytes(rows, v, c, DType::kFloat32, num_threads),
-                   cpu::GemmScratchBytes(rows, c, v, dtype, num_threads),
-                   cpu::GemmScratchBytes(v, c, rows, DType::kFloat32, num_threads)});
+  return std::max({cpu::GemmScratchBytes(rows, v, c, dtype, DType::kFloat32, num_threads),
+                   cpu::GemmScratchBytes(rows, c, v, dtype, dtype, num_threads),
+                   cpu::GemmScratchBytes(v, c, rows, dtype, DType::kFloat32, num_threads)});
 }
 
 }  // namespace
@@ -161,7 +164,7 @@ void cpu::LmHeadLoss(Context& ctx, const LmHeadLossArgs& args) {
   const int64_t m = args.x.dim(0);
   const int64_t v = args.weight.canonical.dim(0);
   const bool with_gradients = !args.dx.empty();
-  const int64_t rows = ChunkRows(m, v);
+  const int64_t rows = ChunkRows(m, args.x.dim(1));
   const int64_t parts = args.vocabulary.num_parts;
   ScratchScope scratch(*ctx.scratch);
   const TensorView logits = scratch.Allocate("lm_head.logits", DType::kFloat32, {rows, v});
@@ -200,7 +203,7 @@ void cpu::LmHeadLogits(Context& ctx, const LmHeadLogitsArgs& args) {
 
 int64_t LmHeadScratchBytes(int64_t m, int64_t c, int64_t v, DType dtype, int num_threads,
                            int num_parts) {
-  const int64_t rows = ChunkRows(m, v);
+  const int64_t rows = ChunkRows(m, c);
   const int64_t logits = rows * v * static_cast<int64_t>(sizeof(float)) + Arena::kAlignment;
   const int64_t losses = rows * static_cast<int64_t>(sizeof(double)) + Arena::kAlignment;
   const int64_t statistics =
@@ -209,7 +212,7 @@ int64_t LmHeadScratchBytes(int64_t m, int64_t c, int64_t v, DType dtype, int num
   return logits + losses + statistics +
          std::max({MaxGemmScratch(rows, c, v, dtype, num_threads),
                    MaxGemmScratch(last, c, v, dtype, num_threads),
-                   cpu::GemmScratchBytes(m, v, c, DType::kFloat32, num_threads)});
+                   cpu::GemmScratchBytes(m, v, c, dtype, DType::kFloat32, num_threads)});
 }
 
 }  // namespace sepia::kernels

@@ -6,7 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/cpu/cpu_features.h"
-#include "tests/kernels/op_test.h"
+#include "tests/kernels/gemm_operand.h"
 #include "tests/oracle/matrix.h"
 
 namespace sepia::kernels::cpu {
@@ -14,8 +14,9 @@ namespace {
 
 using sepia::testing::Absolute;
 using sepia::testing::Product;
-using sepia::testing::Transpose;
 using testing::ExpectWithin;
+using testing::MakeOperand;
+using testing::Operand;
 using testing::RandomTensor;
 using testing::Values;
 
@@ -32,29 +33,6 @@ class GemmOwnTest : public ::testing::TestWithParam<std::tuple<DType, Isa>> {
 INSTANTIATE_TEST_SUITE_P(All, GemmOwnTest,
                          ::testing::Combine(::testing::ValuesIn(testing::kComputeDTypes),
                                             ::testing::Values(Isa::kAvx2, Isa::kAvx512)));
-
-struct Operand {
-  OwnedTensor tensor;
-  MatrixRef ref;
-  std::vector<double> values;  // row-major
-};
-
-// [rows, cols], held transposed or not, as the corner of a matrix with 3 more in each direction.
-Operand MakeOperand(DType dtype, int64_t rows, int64_t cols, bool transposed, uint64_t seed) {
-  const int64_t lines = transposed ? cols : rows;
-  const int64_t length = (transposed ? rows : cols) + 3;
-  Operand operand{RandomTensor(dtype, {lines, length}, seed), {}, {}};
-  operand.ref = {operand.tensor.view().raw(), length, 1};
-  if (transposed) operand.ref = operand.ref.Transposed();
-  const std::vector<double> held = Values(operand.tensor);
-  for (int64_t i = 0; i < rows; ++i) {
-    for (int64_t j = 0; j < cols; ++j) {
-      const int64_t at = i * operand.ref.row_stride + j * operand.ref.col_stride;
-      operand.values.push_back(held[static_cast<size_t>(at)]);
-    }
-  }
-  return operand;
-}
 
 // Any order of k + 1 fused additions: (k + 2) u sum |terms|.
 void CheckProduct(DType dtype, const Operand& a, const Operand& b, int64_t m, int64_t n, int64_t k,
