@@ -47,6 +47,7 @@ def parse_args():
     attention.add_argument("--dtype", choices=["bf16", "fp32"], default="bf16")
     attention.add_argument("--masks", type=words, default=TORCH_MASKS, help=",".join(TORCH_MASKS))
     attention.add_argument("--kinds", default="sep,full", help="ours: sep, full")
+    attention.add_argument("--isa", help="ours, e.g. amx,avx512 (default: the best one)")
     attention.add_argument("--no-warm-up", action="store_true", help="SDPA: for minutes-long cases")
 
     step = commands.add_parser("step", parents=[common], help="against GPTNeoXForCausalLM")
@@ -100,7 +101,8 @@ def print_times(rows, extra_columns=(), extra=lambda row: ()):
 
 
 def describe(row):
-    parts = [str(row[key]) for key in ("kind", "attention", "dtype", "isa") if key in row]
+    keys = ("kind", "attention", "dtype", "isa", "attention_isa")
+    parts = [str(row[key]) for key in keys if key in row]
     return "Sepia " + " ".join(parts)
 
 
@@ -110,7 +112,8 @@ def compare_attention(args):
     programs = [paced.script(f"SDPA {mask}", "torch_attention.py", ["--mask", mask, *shared, *late])
                 for mask in args.masks]
     programs.append(paced.sepia("Sepia", ["attention", *shared, "--kind", args.kinds,
-                                          "--repeats", str(args.rounds)], args.sepia))
+                                          "--repeats", str(args.rounds),
+                                          *(["--isa", args.isa] if args.isa else [])], args.sepia))
     rows = run(programs, args, "attention")
     print(report.heading(args.threads, torch=rows[0][2]["torch"]))
     print(f"attention forward and backward, T={args.seq}, {args.heads} x {args.head_dim}, "

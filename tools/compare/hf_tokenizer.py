@@ -31,6 +31,7 @@ def main():
 
     import paced
 
+    paced.wait_for_turn()
     tokenizer = tokenizers.Tokenizer.from_file(args.tokenizer)
     text = pathlib.Path(args.text).read_text(encoding="utf-8")
     batch = pieces(text, 64)

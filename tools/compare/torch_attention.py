@@ -52,6 +52,7 @@ class Attention:
 
 def main():
     args = parse_args()
+    paced.wait_for_turn()
     torch.set_num_threads(args.threads)
     torch.manual_seed(1)
     attention = Attention(args)

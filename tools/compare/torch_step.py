@@ -78,6 +78,7 @@ class Step:
 
 def main():
     args = parse_args()
+    paced.wait_for_turn()
     torch.set_num_threads(args.threads)
     torch.manual_seed(1)
     before = memory.resident()
