@@ -194,9 +194,9 @@ struct QueryLoader {
     const int base = t * Shape::kQueries, num_rows = p.seq_length - base;
     const int buffer = (t & 1) * Shape::kQueryElements;
     LoadTile<kDim, Shape::kQueries, Shape::kThreads>(
-        query + buffer, {p.qkv + at.qkv + base * at.qkv_row, at.qkv_row, num_rows}, p.head_dim);
+        query + buffer, {p.qkv + at.Qkv(base), at.qkv_row, num_rows}, p.head_dim);
     LoadTile<kDim, Shape::kQueries, Shape::kThreads>(
-        dout + buffer, {p.dout + at.out + base * at.out_row, at.out_row, num_rows}, p.head_dim);
+        dout + buffer, {p.dout + at.Out(base), at.out_row, num_rows}, p.head_dim);
     const int i = ThreadIndex();
     if (i < Shape::kQueries) {
       const auto* from = reinterpret_cast<const Float2*>(p.row_stats) + at.rows + base;
@@ -239,8 +239,8 @@ SEPIA_DEVICE void SumOverQueries(const SepAttentionParams& p, const HeadOffsets&
   warp.Clear();
   if (begin >= end) return;
 
-  const int64_t stride = kFar ? p.head_dim : at.qkv_row;
-  const int64_t from = keys.first_key * stride;
+  const int stride = kFar ? p.head_dim : at.qkv_row;
+  const int64_t from = static_cast<int64_t>(keys.first_key) * stride;
   const uint16_t* k = kFar ? p.packed_keys + at.packed : p.qkv + at.qkv + p.head_dim;
   const uint16_t* v = kFar ? p.packed_values + at.packed : p.qkv + at.qkv + 2 * p.head_dim;
   LoadTile<kDim, Shape::kRows, Shape::kThreads>(tiles.key, {k + from, stride, keys.NumRows()},
@@ -365,7 +365,7 @@ SepDkvBand(const SepAttentionParams p) {
                                                {1.0f, 1.0f});
   }
   SyncThreads();
-  uint16_t* const to = p.dqkv + at.qkv + first_key * at.qkv_row + first_column;
+  uint16_t* const to = p.dqkv + at.Qkv(first_key) + first_column;
   const int num_rows = p.seq_length - first_key, num_columns = p.head_dim - first_column;
   StoreTile<Shape::kColumns, Shape::kRows, Shape::kThreads>(to + p.head_dim, at.qkv_row, num_rows,
                                                             tiles.key, num_columns);

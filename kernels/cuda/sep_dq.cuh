@@ -159,9 +159,9 @@ SepDq(const SepAttentionParams p) {
 
   const int num_rows = p.seq_length - first_row;
   LoadTile<kDim, Shape::kRows, Shape::kThreads>(
-      query_tile, {p.qkv + at.qkv + first_row * at.qkv_row, at.qkv_row, num_rows}, p.head_dim);
+      query_tile, {p.qkv + at.Qkv(first_row), at.qkv_row, num_rows}, p.head_dim);
   LoadTile<kDim, Shape::kRows, Shape::kThreads>(
-      dout_tile, {p.dout + at.out + first_row * at.out_row, at.out_row, num_rows}, p.head_dim);
+      dout_tile, {p.dout + at.Out(first_row), at.out_row, num_rows}, p.head_dim);
   loader.Load(0, key_tiles, value_tiles);
   AsyncCommit();
 
@@ -196,8 +196,8 @@ SepDq(const SepAttentionParams p) {
                                     {p.scale, p.scale});
   }
   SyncThreads();
-  StoreTile<kDim, Shape::kRows, Shape::kThreads>(p.dqkv + at.qkv + first_row * at.qkv_row,
-                                                 at.qkv_row, num_rows, query_tile, p.head_dim);
+  StoreTile<kDim, Shape::kRows, Shape::kThreads>(p.dqkv + at.Qkv(first_row), at.qkv_row, num_rows,
+                                                 query_tile, p.head_dim);
 }
 
 }  // namespace sepia::kernels::cuda

@@ -54,11 +54,9 @@ struct FallbackHead {
 
   // part 0, 1, 2 = q, k, v of token i.
   SEPIA_DEVICE const T* Qkv(int i, int part) const {
-    return reinterpret_cast<const T*>(p.qkv) + at.qkv + i * at.qkv_row + part * p.head_dim;
+    return reinterpret_cast<const T*>(p.qkv) + at.Qkv(i) + part * p.head_dim;
   }
-  SEPIA_DEVICE const T* Dout(int i) const {
-    return reinterpret_cast<const T*>(p.dout) + at.out + i * at.out_row;
-  }
+  SEPIA_DEVICE const T* Dout(int i) const { return reinterpret_cast<const T*>(p.dout) + at.Out(i); }
   SEPIA_DEVICE float Dot(const T* a, const T* b) const {
     float sum = 0;
     for (int d = 0; d < p.head_dim; ++d) sum += Load<Format>(a + d) * Load<Format>(b + d);
@@ -138,8 +136,7 @@ FallbackForward(const SepAttentionParams p) {
     for (float& column : out) column *= rescale;
     head.AddRows(out, weight, key, count, head.Qkv(0, 2), head.at.qkv_row);
   }
-  head.StoreRow(reinterpret_cast<T*>(p.out) + head.at.out + head.row * head.at.out_row, out,
-                1.0f / sum);
+  head.StoreRow(reinterpret_cast<T*>(p.out) + head.at.Out(head.row), out, 1.0f / sum);
   if (lane == 0) StoreGlobal(p.lse + head.at.rows + head.row, (maximum + Log2(sum)) * kLn2);
 }
 
@@ -149,7 +146,7 @@ FallbackRowStats(const SepAttentionParams p) {
   const FallbackHead<Format> head(p);
   if (head.row >= p.seq_length) return;
   using T = typename FallbackHead<Format>::T;
-  const T* out = reinterpret_cast<const T*>(p.out) + head.at.out + head.row * head.at.out_row;
+  const T* out = reinterpret_cast<const T*>(p.out) + head.at.Out(head.row);
   float dot = 0;
   for (int d = ThreadIndex() & 31; d < p.head_dim; d += 32) {
     dot += Load<Format>(out + d) * Load<Format>(head.Dout(head.row) + d);
@@ -189,8 +186,7 @@ FallbackDq(const SepAttentionParams p) {
     const float ds = Differentiate(head, head.row, key).ds;
     head.AddRows(dq, ds, key, count, head.Qkv(0, 1), head.at.qkv_row);
   }
-  head.StoreRow(reinterpret_cast<T*>(p.dqkv) + head.at.qkv + head.row * head.at.qkv_row, dq,
-                p.scale);
+  head.StoreRow(reinterpret_cast<T*>(p.dqkv) + head.at.Qkv(head.row), dq, p.scale);
 }
 
 // A key is seen by the queries of its window and, if packed, by all later ones: one range.
@@ -212,7 +208,7 @@ FallbackDkv(const SepAttentionParams p) {
     head.AddRows(dk, pair.ds, query, count, head.Qkv(0, 0), head.at.qkv_row);
     head.AddRows(dv, pair.p, query, count, head.Dout(0), head.at.out_row);
   }
-  T* const to = reinterpret_cast<T*>(p.dqkv) + head.at.qkv + key * head.at.qkv_row;
+  T* const to = reinterpret_cast<T*>(p.dqkv) + head.at.Qkv(key);
   head.StoreRow(to + p.head_dim, dk, p.scale);
   head.StoreRow(to + 2 * p.head_dim, dv, 1.0f);
 }

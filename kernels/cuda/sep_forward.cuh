@@ -202,8 +202,7 @@ SepForward(const SepAttentionParams p) {
   const KeyLoader<kDim, Shape::kKeys, Shape::kThreads> loader(p, tiles, at);
 
   LoadTile<kDim, Shape::kRows, Shape::kThreads>(
-      query_tile, {p.qkv + at.qkv + first_row * at.qkv_row, at.qkv_row, p.seq_length - first_row},
-      p.head_dim);
+      query_tile, {p.qkv + at.Qkv(first_row), at.qkv_row, p.seq_length - first_row}, p.head_dim);
   loader.Load(0, key_tiles, value_tiles);
   AsyncCommit();
 
@@ -233,9 +232,8 @@ SepForward(const SepAttentionParams p) {
   SyncThreads();  // the query tile becomes the output tile
   warp.Finish(rows, scale_log2, p.lse + at.rows, warp_tile);
   SyncThreads();
-  StoreTile<kDim, Shape::kRows, Shape::kThreads>(p.out + at.out + first_row * at.out_row,
-                                                 at.out_row, p.seq_length - first_row, query_tile,
-                                                 p.head_dim);
+  StoreTile<kDim, Shape::kRows, Shape::kThreads>(p.out + at.Out(first_row), at.out_row,
+                                                 p.seq_length - first_row, query_tile, p.head_dim);
 }
 
 }  // namespace sepia::kernels::cuda

@@ -22,8 +22,7 @@ static SEPIA_KERNEL(kPrepareThreads, 1) SepPack(const SepAttentionParams p) {
     const int item = BlockIndexY() * kPackChunks + i * kPrepareThreads + ThreadIndex();
     if (item >= num_chunks) break;
     const int row = item / chunks, chunk = item % chunks;
-    const uint16_t* key =
-        p.qkv + at.qkv + p.head_dim + LoadGlobal(positions + row) * at.qkv_row + chunk * 8;
+    const uint16_t* key = p.qkv + at.Qkv(LoadGlobal(positions + row)) + p.head_dim + chunk * 8;
     const int64_t to = at.packed + static_cast<int64_t>(row) * p.head_dim + chunk * 8;
     StoreGlobal(reinterpret_cast<Vec4*>(p.packed_keys + to),
                 LoadGlobal(reinterpret_cast<const Vec4*>(key)));

@@ -40,7 +40,7 @@ struct KeyLoader {
   const SepAttentionParams& p;
   const KeyTiles<kKeys>& tiles;
   const uint16_t* band_keys;  // values one head_dim further
-  int64_t band_stride;
+  int band_stride;
   int64_t packed;
 
   SEPIA_DEVICE KeyLoader(const SepAttentionParams& params, const KeyTiles<kKeys>& key_tiles,
@@ -54,9 +54,9 @@ struct KeyLoader {
   SEPIA_DEVICE void Load(int t, uint16_t* keys, uint16_t* values) const {
     const bool band = tiles.IsBand(t);
     const int base = tiles.Base(t);
-    const int64_t stride = band ? band_stride : p.head_dim;
+    const int stride = band ? band_stride : p.head_dim;
     const int num_rows = band ? p.seq_length - base : tiles.num_far_keys - base;
-    const int64_t from = base * stride;
+    const int64_t from = static_cast<int64_t>(base) * stride;
     const uint16_t* k = band ? band_keys : p.packed_keys + packed;
     const uint16_t* v = band ? band_keys + p.head_dim : p.packed_values + packed;
     LoadTile<kDim, kKeys, kThreads>(keys, {k + from, stride, num_rows}, p.head_dim);

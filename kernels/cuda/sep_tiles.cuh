@@ -90,7 +90,7 @@ struct RowOperand {
 // of which the first head_dim do: the rest of the tile becomes zero.
 struct GlobalRows {
   const uint16_t* data;
-  int64_t stride;
+  int stride;
   int num_rows;
 };
 
@@ -110,7 +110,7 @@ SEPIA_DEVICE void LoadTile(uint16_t* tile, const GlobalRows& rows, int head_dim)
 
 // Stores rows of a tile by 16 bytes a thread.
 template <int kDim, int kRows, int kThreads>
-SEPIA_DEVICE void StoreTile(uint16_t* to, int64_t stride, int num_rows, const uint16_t* tile,
+SEPIA_DEVICE void StoreTile(uint16_t* to, int stride, int num_rows, const uint16_t* tile,
                             int head_dim) {
   constexpr int kChunks = Tile<kDim>::kChunks;
   for (int item = ThreadIndex(); item < kRows * kChunks; item += kThreads) {
@@ -160,18 +160,23 @@ SEPIA_DEVICE void SetZero(float (&values)[kRows][kColumns]) {
 
 // Element offsets of (batch, head) in the tensors of SepAttentionParams.
 struct HeadOffsets {
-  int64_t qkv;      // of token 0, part 0
-  int64_t qkv_row;  // between tokens
+  int64_t qkv;  // of token 0, part 0
   int64_t out;
-  int64_t out_row;
-  int64_t packed;  // in packed_keys
-  int64_t rows;    // in lse; twice that in row_stats
+  int64_t packed;        // in packed_keys
+  int64_t rows;          // in lse; twice that in row_stats
+  int qkv_row, out_row;  // between tokens
+
+  // Of token t.
+  SEPIA_DEVICE int64_t Qkv(int t) const { return qkv + static_cast<int64_t>(t) * qkv_row; }
+  SEPIA_DEVICE int64_t Out(int t) const { return out + static_cast<int64_t>(t) * out_row; }
 
   SEPIA_DEVICE HeadOffsets(const SepAttentionParams& p, int batch, int head) {
-    out_row = static_cast<int64_t>(p.num_heads) * p.head_dim;
+    out_row = p.num_heads * p.head_dim;
     qkv_row = 3 * out_row;
-    qkv = batch * p.seq_length * qkv_row + static_cast<int64_t>(head) * 3 * p.head_dim;
-    out = batch * p.seq_length * out_row + static_cast<int64_t>(head) * p.head_dim;
+    qkv = static_cast<int64_t>(batch) * p.seq_length * qkv_row +
+          static_cast<int64_t>(head) * 3 * p.head_dim;
+    out = static_cast<int64_t>(batch) * p.seq_length * out_row +
+          static_cast<int64_t>(head) * p.head_dim;
     const int64_t batch_head = static_cast<int64_t>(batch) * p.num_heads + head;
     packed = batch_head * p.max_packed * p.head_dim;
     rows = batch_head * p.seq_length;

@@ -1,9 +1,9 @@
 // Running kernels without a GPU: what can be set, what is counted, what is refused.
 //
 // LaunchErased of the emulated device runs every thread of a block on a host fiber, one block after
-// the other, in an order drawn from the seed. It is stricter than hardware: a kernel that runs here
-// under every seed has no shared-memory race, no divergent barrier or collective, no misaligned or
-// out-of-bounds access among those made through intrinsics.cuh.
+// the other, blocks and threads in an order drawn from the seed. It is stricter than hardware: a
+// kernel that runs here under every seed has no shared-memory race, no divergent barrier or
+// collective, no misaligned or out-of-bounds access among those made through intrinsics.cuh.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +23,7 @@ class Fault : public std::runtime_error {
 enum class AsyncCopies : uint8_t { kAtOnce, kAtWait, kRandom };
 
 struct Options {
-  uint64_t seed = 0;  // order of fibers, moments of copies
+  uint64_t seed = 0;  // order of blocks and threads, moments of copies
   AsyncCopies async_copies = AsyncCopies::kAtWait;
   bool count_memory = false;  // sectors and bank conflicts: twice as slow
 };

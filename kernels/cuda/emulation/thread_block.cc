@@ -3,6 +3,8 @@
 #include <bit>
 #include <cstring>
 #include <memory>
+#include <numeric>
+#include <utility>
 
 #include "kernels/cuda/emulation/global_memory.h"
 
@@ -56,11 +58,21 @@ void ThreadBlock::RunGrid(const LaunchShape& shape, const std::function<void()>&
   block->counters_ = &AllCounters()[shape.name];
   block->random_state_ = block->options_.seed * 0x9e3779b97f4a7c15u + 1;
   current_block = block.get();
-  for (uint32_t z = 0; z < shape.grid.z; ++z) {
-    for (uint32_t y = 0; y < shape.grid.y; ++y) {
-      for (uint32_t x = 0; x < shape.grid.x; ++x) block->Run({x, y, z});
-    }
+  for (const uint64_t i : block->BlockOrder()) {
+    const uint64_t x = i % shape.grid.x, y = i / shape.grid.x % shape.grid.y;
+    const uint64_t z = i / shape.grid.x / shape.grid.y;
+    block->Run({static_cast<uint32_t>(x), static_cast<uint32_t>(y), static_cast<uint32_t>(z)});
   }
+}
+
+// Hardware promises no order of blocks; seed 0 takes them as they are numbered.
+std::vector<uint64_t> ThreadBlock::BlockOrder() {
+  const Dim3& grid = shape_->grid;
+  std::vector<uint64_t> order(uint64_t{grid.x} * grid.y * grid.z);
+  std::iota(order.begin(), order.end(), uint64_t{0});
+  if (options_.seed == 0) return order;
+  for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[Random() % i]);
+  return order;
 }
 
 void ThreadBlock::Run(const Dim3& index) {

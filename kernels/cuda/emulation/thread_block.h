@@ -78,6 +78,7 @@ class ThreadBlock {
   };
 
   ThreadBlock();
+  std::vector<uint64_t> BlockOrder();
   void Run(const Dim3& index);
   static void RunLane();
   void SwitchAway();  // from a lane that cannot go on, to any that can, or to the host
