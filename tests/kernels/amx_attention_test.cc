@@ -220,7 +220,7 @@ INSTANTIATE_TEST_SUITE_P(Tiles, AmxAttentionTest, ::testing::ValuesIn(TileCodes(
                          [](const auto& param_info) { return std::string(param_info.param.name); });
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(AmxAttentionTest);
 
-// Around tiles and panels (32), groups and segments (256), primes.
+// Around tiles and panels (32), segments (256), primes.
 TEST_P(AmxAttentionTest, LengthsAndWindows) {
   for (const int64_t seq_length : {1, 2, 3, 15, 16, 17, 31, 32, 33, 63, 64, 65, 97, 257}) {
     for (const int64_t window : {int64_t{1}, int64_t{2}, int64_t{17}, int64_t{64}, seq_length - 1,
@@ -253,8 +253,8 @@ TEST_P(AmxAttentionTest, RowsOfVeryDifferentDensity) {
                        .num_heads = 2});
 }
 
-// Several segments; then heads in one piece (9 of them): groups, blocks of several groups, spans of
-// either kind of panel, a ring that wraps.
+// Several segments; then heads in one piece (9 of them): many groups, several spans of either kind
+// of panel, a ring that wraps.
 TEST_P(AmxAttentionTest, LongSequences) {
   ExpectMatchesOracle({.seq_length = 1100, .window = 64, .head_dim = 16});
   ExpectMatchesOracle({.seq_length = 900, .window = 64, .density = {0.7}, .head_dim = 16});

@@ -7,7 +7,7 @@
 //
 // P^T and dS^T leave the vector unit as A tiles; for dQ^T pairs of rows are interleaved to B tiles,
 // which permutes 32 queries. Sums of many terms stay in tile registers: dQ^T over a span of panels,
-// dK and dV over a group of queries.
+// dK and dV over a group of tiles.
 #include "kernels/cpu/amx/key_gradients.h"
 #include "kernels/cpu/amx/segments.h"
 
@@ -22,14 +22,6 @@ constexpr int64_t QueryOfColumn(int64_t half, int64_t column) {
   return column / 4 * 8 + column % 4 + 4 * half;
 }
 
-// Dense work keeps its spans in cache by taking many queries to each.
-int64_t BlockQueries(const Head& head, const Segment& segment, int64_t steps) {
-  const int64_t band = Smaller(segment.end, segment.end - segment.begin + head.window);
-  const int64_t panels = CeilDiv(band + segment.num_packed, kPanelKeys);
-  if (panels * KeyPanel::Bytes(steps) <= kCachedPanelBytes) return kGroupQueries;
-  return MaxBlockQueries(head.seq_length, steps);
-}
-
 class Sweep {
  public:
   explicit Sweep(const BackwardTask& task)
@@ -37,19 +29,20 @@ class Sweep {
         head_(task.head),
         arrays_(task.head.seq_length, task.head.head_dim, task.segment.workspace),
         steps_(arrays_.steps),
-        block_queries_(BlockQueries(task.head, task.segment, steps_)),
-        store_(task.head, task.segment, block_queries_, KeyPanel::Bytes(steps_), arrays_.panels),
+        store_(task.head, task.segment, kGroupQueries, KeyPanel::Bytes(steps_), arrays_.panels),
         scale_(ScoreScale(task.head)) {}
 
   void Run() {
     const Segment& segment = task_.segment;
-    for (int64_t key = 0; key < segment.num_packed; key += kPanelKeys) PackPanel({true, key});
+    int64_t next_packed = 0;
     int64_t next_key = PanelStore::FirstBand(head_, segment) * kPanelKeys;
     int64_t oldest_key = next_key;
-    for (int64_t begin = segment.begin; begin < segment.end; begin += block_queries_) {
-      const int64_t end = Smaller(begin + block_queries_, segment.end);
+    for (int64_t begin = segment.begin; begin < segment.end; begin += kGroupQueries) {
+      const int64_t end = Smaller(begin + kGroupQueries, segment.end);
+      const int64_t far = FarCount(head_, end - 1);
+      for (; next_packed < far; next_packed += kPanelKeys) PackPanel({true, next_packed});
       for (; next_key < end; next_key += kPanelKeys) PackPanel({false, next_key});
-      SweepBlock(begin, end);
+      SweepGroup(begin, end);
       for (; oldest_key + kPanelKeys + head_.window <= end + 1; oldest_key += kPanelKeys) {
         FlushBandPanel(task_, store_, oldest_key);
       }
@@ -76,7 +69,7 @@ class Sweep {
   }
 
   // Queries [begin, end) against every panel that they see, span by span.
-  void SweepBlock(int64_t begin, int64_t end) {
+  void SweepGroup(int64_t begin, int64_t end) {
     const int64_t num_tiles = CeilDiv(end - begin, kTileQueries);
     const auto tile_at = [&](int64_t t) {
       const int64_t first = begin + t * kTileQueries;
@@ -86,16 +79,33 @@ class Sweep {
     const PanelList list(head_, begin, end);
     const int64_t spans = CeilDiv(list.size(), kSpanPanels);
     const int64_t span_panels = CeilDiv(list.size(), spans);
+    next_prefetch_ = begin;
+    prefetch_end_ = end;
+    prefetch_rows_ = CeilDiv(end - begin, num_tiles * spans);
+    for (int64_t t = 0; t < num_tiles; ++t) tile_started_[t] = false;
     for (int64_t first = 0; first < list.size(); first += span_panels) {
       const int64_t last = Smaller(first + span_panels, list.size());
-      for (int64_t group = 0; group < num_tiles; group += kGroupTiles) {
-        ForgetTiles(last - first);
-        const int64_t group_end = Smaller(group + kGroupTiles, num_tiles);
-        for (int64_t t = group; t < group_end; ++t) AddTile(tile_at(t), t, list, first, last);
-        AddKeyGradients(group, list, first, last);
+      ForgetTiles(last - first);
+      for (int64_t t = 0; t < num_tiles; ++t) {
+        PrefetchRows();
+        AddTile(tile_at(t), t, list, first, last);
       }
+      AddKeyGradients(list, first, last);
     }
     for (int64_t t = 0; t < num_tiles; ++t) StoreQueryGradients(tile_at(t), t);
+  }
+
+  // The inputs of the next group and the gradients of this one, a few rows at a time.
+  void PrefetchRows() {
+    const int64_t end = Smaller(next_prefetch_ + prefetch_rows_, prefetch_end_);
+    for (; next_prefetch_ < end; ++next_prefetch_) {
+      Prefetch(GradientRow(head_, task_.dqkv, next_prefetch_, 0), 3 * head_.head_dim);
+      const int64_t next = next_prefetch_ + kGroupQueries;
+      if (next >= task_.segment.end) continue;
+      Prefetch(QkvRow(head_, next, 0), 3 * head_.head_dim);
+      Prefetch(task_.out + next * task_.out_stride, head_.head_dim);
+      Prefetch(task_.dout + next * task_.out_stride, head_.head_dim);
+    }
   }
 
   void PackQueries(const QueryTile& tile, int64_t t) {
@@ -114,7 +124,6 @@ class Sweep {
     PackRows(query_row, head_.head_dim, arrays_.rows);
     PackColumns(arrays_.rows, steps_, arrays_.QueryColumns(t));
     PackInterleaved(arrays_.rows, steps_, arrays_.queries + offset, pair_stride);
-    tile_started_[t] = false;
   }
 
   // lse and -D_i = -sum(dO * O); arrays_.rows holds dO.
@@ -172,10 +181,9 @@ class Sweep {
     }
   }
 
-  // P^T, dS^T and the share of dQ^T of tile t of the block, for panels [first, last) of the list.
+  // P^T, dS^T and the share of dQ^T of tile t of the group, for panels [first, last) of the list.
   void AddTile(const QueryTile& tile, int64_t t, const PanelList& list, int64_t first,
                int64_t last) {
-    const int64_t in_group = t % kGroupTiles;
     const std::byte* key_columns[kSpanPanels];
     int64_t num_visible = 0;
     for (int64_t i = first; i < last; ++i) {
@@ -186,15 +194,15 @@ class Sweep {
                              arrays_.scores);
       Multiply<Start::kRow>(steps_, keys.value_rows(), arrays_.DoutColumns(t),
                             arrays_.minus_d + t * kTileQueries, arrays_.dp);
-      const int64_t at = (i - first) * kGroupBytes + in_group * kTileBytes;
+      const int64_t at = (i - first) * kGroupBytes + t * kTileBytes;
       std::byte* ds = arrays_.ds + num_visible * 2 * kTileBytes;
       if (AllVisible(tile, panel)) {
         AddProbabilities<false>(tile, t, panel, at, ds);
       } else {
         AddProbabilities<true>(tile, t, panel, at, ds);
       }
-      first_tile_[i - first] = Smaller(first_tile_[i - first], in_group);
-      end_tile_[i - first] = in_group + 1;
+      first_tile_[i - first] = Smaller(first_tile_[i - first], t);
+      end_tile_[i - first] = t + 1;
       key_columns[num_visible++] = keys.key_columns();
     }
     if (num_visible == 0) return;
@@ -247,26 +255,25 @@ class Sweep {
     }
   }
 
-  // dV += P^T dO, then dK += dS^T Q, for the panels of a span and the group that begins at tile
-  // `group`: one after the other, so that dO or Q stays in the L1 cache.
-  void AddKeyGradients(int64_t group, const PanelList& list, int64_t first, int64_t last) {
+  // dV += P^T dO, then dK += dS^T Q, for the panels of a span: one after the other, so that dO
+  // or Q stays in the L1 cache.
+  void AddKeyGradients(const PanelList& list, int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
-      AddPanelGradient(group, i - first, arrays_.p_columns, arrays_.douts, PanelAt(list[i]).dv());
+      AddPanelGradient(i - first, arrays_.p_columns, arrays_.douts, PanelAt(list[i]).dv());
     }
     for (int64_t i = first; i < last; ++i) {
-      AddPanelGradient(group, i - first, arrays_.ds_columns, arrays_.queries,
-                       PanelAt(list[i]).dk());
+      AddPanelGradient(i - first, arrays_.ds_columns, arrays_.queries, PanelAt(list[i]).dk());
     }
   }
 
-  void AddPanelGradient(int64_t group, int64_t in_span, const std::byte* columns,
-                        const std::byte* interleaved, float* gradient) {
+  void AddPanelGradient(int64_t in_span, const std::byte* columns, const std::byte* interleaved,
+                        float* gradient) {
     const int64_t first = first_tile_[in_span];
     const int64_t count = end_tile_[in_span] - first;
     if (count <= 0) return;
     const std::byte* a = columns + in_span * kGroupBytes + first * kTileBytes;
     for (int64_t pair = 0; pair < steps_; ++pair) {
-      const std::byte* b = interleaved + arrays_.InterleavedOffset(group + first, pair);
+      const std::byte* b = interleaved + arrays_.InterleavedOffset(first, pair);
       AddProducts(
           count, [&](int64_t k) { return a + k * kTileBytes; }, kGroupTiles * kTileBytes,
           [&](int64_t k) { return b + k * 2 * kTileBytes; }, true,
@@ -301,18 +308,18 @@ class Sweep {
     }
   }
 
-  static constexpr int64_t kMaxBlockTiles = kBlockFloats / 32 / kTileQueries;
-
   const BackwardTask& task_;
   const Head& head_;
   BackwardArrays arrays_;
   int64_t steps_;
-  int64_t block_queries_;
   PanelStore store_;
   float scale_;
   int64_t first_tile_[kSpanPanels];
   int64_t end_tile_[kSpanPanels];
-  bool tile_started_[kMaxBlockTiles];  // whether dQ^T of a tile holds anything
+  int64_t next_prefetch_ = 0;
+  int64_t prefetch_end_ = 0;
+  int64_t prefetch_rows_ = 0;
+  bool tile_started_[kGroupTiles];  // whether dQ^T of a tile holds anything
 };
 
 }  // namespace

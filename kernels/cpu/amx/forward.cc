@@ -50,13 +50,13 @@ class Sweep {
 
   void Run() {
     const Segment& segment = task_.segment;
-    for (int64_t key = 0; key < segment.num_packed; key += kPanelKeys) PackPanel({true, key});
-    int64_t next_panel = PanelStore::FirstBand(head_, segment);
+    int64_t next_packed = 0;
+    int64_t next_band = PanelStore::FirstBand(head_, segment) * kPanelKeys;
     for (int64_t begin = segment.begin; begin < segment.end; begin += kTileQueries) {
       const QueryTile tile = {begin, Smaller(kTileQueries, segment.end - begin)};
-      for (; next_panel * kPanelKeys <= tile.last(); ++next_panel) {
-        PackPanel({false, next_panel * kPanelKeys});
-      }
+      const int64_t far = FarCount(head_, tile.last());
+      for (; next_packed < far; next_packed += kPanelKeys) PackPanel({true, next_packed});
+      for (; next_band <= tile.last(); next_band += kPanelKeys) PackPanel({false, next_band});
       AttendTile(tile);
     }
   }
@@ -134,6 +134,7 @@ class Sweep {
       Score(list, i + p, p);
     }
     for (int64_t r = 0; r < kTileQueries; ++r) {
+      if (i == 0) PrefetchRow(tile.begin + r);
       std::byte* row = to + r / 16 * kSpanPanels * kTileBytes + r % 16 * 64;
       if (all_visible) {
         ExponentiateRow<kPanels, false>(r, nullptr, row);
@@ -143,6 +144,13 @@ class Sweep {
         ExponentiateRow<kPanels, true>(r, visible, row);
       }
     }
+  }
+
+  // The output of a query, and the inputs that the next tile adds.
+  void PrefetchRow(int64_t query) const {
+    if (query + kTileQueries >= task_.segment.end) return;
+    Prefetch(task_.out + query * task_.out_stride, head_.head_dim);
+    Prefetch(QkvRow(head_, query + kTileQueries, 0), 3 * head_.head_dim);
   }
 
   template <int kPanels, bool kMasked>

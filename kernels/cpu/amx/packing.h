@@ -27,6 +27,13 @@ inline int64_t RowOffset(int64_t row, int64_t step, int64_t steps) {
   return ((row / 16) * steps + step) * kTileBytes + row % 16 * 64;
 }
 
+// Asks for memory that is wanted soon in the L2 cache: rows of one head lie thousands of bytes
+// apart, which no hardware prefetcher follows.
+inline void Prefetch(const BFloat16* begin, int64_t count) {
+  const char* at = reinterpret_cast<const char*>(begin);
+  for (int64_t i = 0; i < 2 * count; i += 64) _mm_prefetch(at + i, _MM_HINT_T1);
+}
+
 // row_of(i) is row i, or null for zeros.
 template <typename RowOf>
 inline void PackRows(const RowOf& row_of, int64_t head_dim, std::byte* to) {

@@ -48,11 +48,11 @@ class PanelList {
 // Where the packed forms of panels lie: band panels in a ring, behind it the packed ones.
 class PanelStore {
  public:
-  // Blocks of `block_queries` are swept one after the other.
-  PanelStore(const Head& head, const Segment& segment, int64_t block_queries, int64_t panel_bytes,
+  // `sweep_queries` queries are swept together.
+  PanelStore(const Head& head, const Segment& segment, int64_t sweep_queries, int64_t panel_bytes,
              std::byte* memory)
       : ring_(Smaller(CeilDiv(segment.end, kPanelKeys) - FirstBand(head, segment),
-                      (head.window - 1 + block_queries) / kPanelKeys + 2)),
+                      (head.window - 1 + sweep_queries) / kPanelKeys + 2)),
         panel_bytes_(panel_bytes),
         memory_(memory) {}
 
@@ -60,8 +60,8 @@ class PanelStore {
     return Larger(0, segment.begin - head.window + 1) / kPanelKeys;
   }
   // Panels of any segment, whatever the window: the ring and the packed keys share T keys.
-  static int64_t MaxPanels(int64_t seq_length, int64_t block_queries) {
-    return CeilDiv(seq_length + block_queries, kPanelKeys) + 3;
+  static int64_t MaxPanels(int64_t seq_length, int64_t sweep_queries) {
+    return CeilDiv(seq_length + sweep_queries, kPanelKeys) + 3;
   }
 
   std::byte* operator[](const Panel& panel) const {
