@@ -7,7 +7,11 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "checkpoint/gguf/gguf_file.h"
+#include "checkpoint/gguf/gguf_source.h"
 #include "checkpoint/import/hf_folder.h"
+#include "checkpoint/neox/neox_files.h"
+#include "checkpoint/neox/neox_source.h"
 #include "checkpoint/sepia_source.h"
 
 namespace sepia::checkpoint {
@@ -67,19 +71,18 @@ std::unique_ptr<ModelSource> OpenModelSource(const std::string& path) {
     throw BadData(path, -1, "does not exist", "check the path");
   }
   if (!std::filesystem::is_directory(path)) {
-    throw BadData(path, -1, "is a file, not a model",
-                  "give the directory: a Sepia checkpoint or run, or a Hugging Face folder");
+    if (LooksLikeGguf(path)) return OpenGguf(path);
+    throw BadData(
+        path, -1, "is a file, not a model",
+        "give the directory: a Sepia checkpoint or run, a Hugging Face folder, or a GPT-NeoX "
+        "checkpoint");
   }
   if (LooksLikeHfFolder(path)) return OpenHfFolder(path);
   if (const auto step = FindStepDirectory(path)) return OpenSepiaCheckpoint(*step);
-  if (FileExists(path + "/latest") ||
-      FileExists(path + "/zero_pp_rank_0_mp_rank_00_optim_states.pt")) {
-    throw BadData(path, -1, "GPT-NeoX / DeepSpeed checkpoints cannot be read by this version",
-                  "convert it to the Hugging Face layout with GPT-NeoX's own tool first");
-  }
+  if (const auto folder = FindNeoxFolder(path)) return OpenNeoxFolder(*folder);
   throw BadData(path, -1, "no model is here",
-                "expected a Sepia checkpoint or run directory, or a Hugging Face folder with "
-                "config.json and model.safetensors");
+                "expected a Sepia checkpoint or run directory, a Hugging Face folder with "
+                "config.json and weights, or a GPT-NeoX checkpoint (layer_*, mp_rank_* files)");
 }
 
 }  // namespace sepia::checkpoint

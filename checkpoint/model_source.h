@@ -61,8 +61,9 @@ class ModelSource {
 };
 
 // Detects what `path` is: a Sepia step directory, a directory of checkpoints or a run directory
-// (the newest checkpoint of it), or a Hugging Face folder (safetensors or pytorch_model.bin, one file
-// or shards with an index). Throws BadData saying what is there instead.
+// (the newest checkpoint of it), a Hugging Face folder (safetensors or pytorch_model.bin, one file
+// or shards with an index), or a GPT-NeoX checkpoint (itself, or the directory with its `latest`);
+// or a GGUF file. Throws BadData saying what is there instead.
 std::unique_ptr<ModelSource> OpenModelSource(const std::string& path);
 
 }  // namespace sepia::checkpoint

@@ -8,6 +8,7 @@ find_package(ZLIB REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
+pkg_check_modules(YAML REQUIRED IMPORTED_TARGET yaml-0.1)
 
 # libutf8proc-dev ships no CMake file and, on bookworm, a .pc file under this name.
 pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)

@@ -94,8 +94,7 @@ std::string Checkpointing::StartFrom(kernels::Context& ctx, checkpoint::TrainSta
                       "init_from.weights_only: true",
                       source->path(), source->format()));
     }
-    CheckSameRun(source->path(), "", *source->train_state(), *state);
-    *state = *source->train_state();
+    *state = Continued(*source, *state);
   }
   LoadTensors(ctx, *source, /*moments=*/whole_run);
   return fmt::format("{} of {} ({})", whole_run ? "weights and optimizer" : "weights",
@@ -129,6 +128,26 @@ void Checkpointing::CheckSameRun(const std::string& path, const std::string& con
                   "settings back, or start a new one in another --run-dir (with "
                   "init_from to keep the weights)",
                   path, refused));
+}
+
+// The state of another run, to go on from in this one. `ours` is that of a new run. Formats of
+// others do not say which data they read: this run's are taken, from the sample that comes next.
+checkpoint::TrainState Checkpointing::Continued(const checkpoint::ModelSource& source,
+                                                const checkpoint::TrainState& ours) const {
+  checkpoint::TrainState state = *source.train_state();
+  if (!state.data.fingerprint.empty()) {
+    CheckSameRun(source.path(), "", state, ours);
+    return state;
+  }
+  LogWarn("{} does not say which data it was trained on; this run's data go on with sample {}",
+          source.path(), state.data.next_sample);
+  const int64_t next_sample = state.data.next_sample;
+  state.data = ours.data;
+  state.data.next_sample = next_sample;
+  state.seed = ours.seed;
+  state.schedule = ours.schedule;
+  state.consumed_tokens = next_sample * ours.data.sequence_length;
+  return state;
 }
 
 void Checkpointing::LoadTensors(kernels::Context& ctx, const checkpoint::ModelSource& source,

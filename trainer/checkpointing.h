@@ -54,6 +54,8 @@ class Checkpointing {
 
   std::string Resume(kernels::Context& ctx, const std::string& path, checkpoint::TrainState* state);
   std::string StartFrom(kernels::Context& ctx, checkpoint::TrainState* state);
+  checkpoint::TrainState Continued(const checkpoint::ModelSource& source,
+                                   const checkpoint::TrainState& ours) const;
   void CheckSameRun(const std::string& path, const std::string& config_text,
                     const checkpoint::TrainState& stored, const checkpoint::TrainState& ours) const;
   void LoadTensors(kernels::Context& ctx, const checkpoint::ModelSource& source, bool moments);

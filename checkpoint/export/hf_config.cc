@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/check.h"
+#include "checkpoint/export/sepllm_keys.h"
 #include "model/model_config.pb.h"
 
 namespace sepia::checkpoint {
@@ -62,10 +63,11 @@ void KeepHfFields(config::ModelConfig* config) {
   attention->set_num_initial(attention->num_initial());
 }
 
-std::string MakeHfConfig(const config::ModelConfig& config, DType dtype) {
+std::string MakeHfConfig(const config::ModelConfig& config, DType dtype, HfFlavor flavor) {
+  const bool is_sepllm = flavor == HfFlavor::kSepllmGptNeox;
   Json json = {
-      {"architectures", {"GPTNeoXForCausalLM"}},
-      {"model_type", "gpt_neox"},
+      {"architectures", {is_sepllm ? "SepLLMGPTNeoXForCausalLM" : "GPTNeoXForCausalLM"}},
+      {"model_type", is_sepllm ? "sepllm_gpt_neox" : "gpt_neox"},
       {"vocab_size", config.vocab_size()},
       {"hidden_size", config.hidden_size()},
       {"num_hidden_layers", config.num_layers()},
@@ -95,7 +97,11 @@ std::string MakeHfConfig(const config::ModelConfig& config, DType dtype) {
         {"partial_rotary_factor", config.rotary_pct()}}},
       {"dtype", TorchName(dtype)},
   };
-  if (HasSparseAttention(config)) json["sepllm"] = AttentionObject(config.attention());
+  if (is_sepllm) {
+    json.update(Json::parse(MakeSepllmKeys(config)));
+  } else if (HasSparseAttention(config)) {
+    json["sepllm"] = AttentionObject(config.attention());
+  }
   return json.dump(2) + "\n";
 }
 

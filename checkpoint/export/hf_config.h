@@ -1,6 +1,7 @@
 // config.json for a Hugging Face folder.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "base/dtype.h"
@@ -11,10 +12,16 @@ class ModelConfig;
 
 namespace sepia::checkpoint {
 
+// Whose class reads the folder.
+enum class HfFlavor : uint8_t {
+  kGptNeox,        // transformers' GPTNeoXForCausalLM
+  kSepllmGptNeox,  // the SepLLM authors' SepLLMGPTNeoXForCausalLM, which applies the sparse masks
+};
+
 // Every key that transformers 4 and 5 read, in both spellings: the defaults of that class are
 // GPT-NeoX-20B's. Sparse attention, which transformers does not compute, is recorded in an object
-// "sepllm" that import/hf_config.h reads back.
-std::string MakeHfConfig(const config::ModelConfig& config, DType dtype);
+// "sepllm" that import/hf_config.h reads back; for kSepllmGptNeox in the authors' own keys.
+std::string MakeHfConfig(const config::ModelConfig& config, DType dtype, HfFlavor flavor);
 
 // Whether any layer is not dense causal attention.
 bool HasSparseAttention(const config::ModelConfig& config);

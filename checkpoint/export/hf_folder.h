@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "checkpoint/export/hf_config.h"
 #include "checkpoint/model_source.h"
 
 namespace sepia::checkpoint {
@@ -11,6 +12,7 @@ namespace sepia::checkpoint {
 struct HfExportOptions {
   DType dtype = DType::kFloat32;            // kFloat32, kBFloat16 or kFloat16
   int64_t max_shard_bytes = 5'000'000'000;  // as transformers
+  HfFlavor flavor = HfFlavor::kGptNeox;
 };
 
 // Writes config.json, generation_config.json, model.safetensors (or shards with an index) and the

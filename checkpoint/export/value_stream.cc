@@ -27,10 +27,17 @@ void CheckNoOverflow(const SourceTensor& tensor, std::span<const float> values,
 
 void ForEachBlock(const ModelSource& source, const SourceTensor& tensor, Role role, DType dtype,
                   const std::function<void(const ValueBlock&)>& take) {
+  ForEachPart(source, tensor, role, dtype,
+              SplitContiguously(Rectangle::Whole(tensor.shape), kBlockElements), take);
+}
+
+void ForEachPart(const ModelSource& source, const SourceTensor& tensor, Role role, DType dtype,
+                 std::span<const Rectangle> parts,
+                 const std::function<void(const ValueBlock&)>& take) {
   std::vector<float> values;
   std::vector<std::byte> narrowed;
   int64_t begin = 0;
-  for (const Rectangle& part : SplitContiguously(Rectangle::Whole(tensor.shape), kBlockElements)) {
+  for (const Rectangle& part : parts) {
     const auto size = static_cast<size_t>(part.num_elements());
     values.resize(size);
     narrowed.resize(size * static_cast<size_t>(DTypeSize(dtype)));

@@ -10,9 +10,9 @@
 
 namespace sepia::checkpoint {
 
-// A block of a tensor: contiguous in its row-major order, from element `begin` on, as `dtype`.
+// A part of a tensor, row-major, as `dtype`.
 struct ValueBlock {
-  int64_t begin = 0;
+  int64_t begin = 0;  // elements of the parts before it
   Rectangle part;
   std::span<const std::byte> bytes;
 };
@@ -21,6 +21,11 @@ struct ValueBlock {
 // UserError(kUsage) when a finite value has no finite image (fp16 ends at 65504).
 void ForEachBlock(const ModelSource& source, const SourceTensor& tensor, Role role, DType dtype,
                   const std::function<void(const ValueBlock&)>& take);
+
+// The same for `parts` of the tensor, in their order.
+void ForEachPart(const ModelSource& source, const SourceTensor& tensor, Role role, DType dtype,
+                 std::span<const Rectangle> parts,
+                 const std::function<void(const ValueBlock&)>& take);
 
 // The attachments of a converted model: tokenizer files that lie beside source.tokenizer_path().
 std::vector<std::string> TokenizerFiles(const ModelSource& source);

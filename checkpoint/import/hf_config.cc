@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "checkpoint/import/hf_layout.h"
 #include "checkpoint/json.h"
+#include "checkpoint/neox/neox_config.h"
 #include "model/model_config.pb.h"
 
 namespace sepia::checkpoint {
@@ -197,9 +198,10 @@ void ReadHfConfig(const std::string& path, config::ModelConfig* config) {
   const JsonObject object = ReadJsonObject(path);
   const Fields fields(path, object);
   const std::string* type = fields.Get<std::string>("model_type", "a string");
-  if (type == nullptr || *type != "gpt_neox") {
+  const bool is_sepllm = type != nullptr && *type == "sepllm_gpt_neox";
+  if (type == nullptr || (*type != "gpt_neox" && !is_sepllm)) {
     fields.Fail("model_type", fmt::format("is '{}'", type == nullptr ? "" : *type),
-                "Sepia reads models of type gpt_neox");
+                "Sepia reads models of type gpt_neox and sepllm_gpt_neox");
   }
   ReadSizes(fields, config);
   ReadRotary(fields, config);
@@ -214,7 +216,11 @@ void ReadHfConfig(const std::string& path, config::ModelConfig* config) {
   if (!fields.Boolean("attention_bias", true)) {
     fields.Fail("attention_bias", "is false: attention without biases is not supported");
   }
-  ReadAttention(fields, config);
+  if (is_sepllm) {
+    FillSepllmAttention(object, path, config);
+  } else {
+    ReadAttention(fields, config);
+  }
 }
 
 }  // namespace sepia::checkpoint

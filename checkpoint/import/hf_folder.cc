@@ -21,8 +21,12 @@ struct Place {
   SourceTensor stored;
 };
 
+// What the SepLLM authors' class calls its trunk.
+constexpr std::string_view kSepllmPrefix = "sepllm_gpt_neox.";
+
 // Parameters under canonical names. Accepted besides those: names without the "gpt_neox." prefix
-// (files of the bare GPTNeoXModel; all or none) and the head as "lm_head.weight" (transformers 5).
+// (files of the bare GPTNeoXModel; all or none), names with "sepllm_gpt_neox." instead, and the
+// head as "lm_head.weight" (transformers 5).
 class NameTable {
  public:
   explicit NameTable(std::span<const std::unique_ptr<WeightFile>> files) {
@@ -38,6 +42,7 @@ class NameTable {
  private:
   void Add(const WeightFile& file, const SourceTensor& tensor) {
     std::string name = tensor.name;
+    if (name.starts_with(kSepllmPrefix)) name = name.substr(std::strlen("sepllm_"));
     if (name == kHfHead || name == "lm_head.weight") {
       name = kHfHead;
     } else {

@@ -1,5 +1,4 @@
 // Files of torch.save against what was saved, bit for bit (fixtures/checkpoints/hf_legacy_bin).
-#include <bit>
 #include <filesystem>
 
 #include <gmock/gmock.h>
@@ -9,7 +8,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "checkpoint/model_source.h"
-#include "checkpoint/safetensors.h"
+#include "tests/checkpoint/expect_tensors.h"
 #include "tests/checkpoint/file_damage.h"
 #include "tests/support/shared_fixtures.h"
 #include "tests/support/temp_dir.h"
@@ -18,26 +17,10 @@ namespace sepia::checkpoint {
 namespace {
 
 using ::sepia::testing::TempDir;
+using testing::ExpectTensors;
 using ::testing::HasSubstr;
 
 constexpr const char* kFolder = "fixtures/checkpoints/hf_legacy_bin";
-
-// Whether a source has exactly the fp32 tensors of the file.
-void ExpectTensors(const ModelSource& source, const std::string& expected_path) {
-  const SafetensorsFile expected(expected_path);
-  ASSERT_EQ(source.tensors().size(), expected.entries().size());
-  for (const SafetensorsEntry& entry : expected.entries()) {
-    const auto size = static_cast<size_t>(entry.shape.num_elements());
-    std::vector<float> wanted(size);
-    std::vector<float> values(size);
-    expected.ReadFloats(entry, wanted);
-    source.ReadTensor(entry.name, TensorView::Of(std::span(values), entry.shape));
-    for (size_t i = 0; i < size; ++i) {
-      ASSERT_EQ(std::bit_cast<uint32_t>(values[i]), std::bit_cast<uint32_t>(wanted[i]))
-          << expected_path << " " << entry.name << " element " << i;
-    }
-  }
-}
 
 // The file as pytorch_model.bin beside the config of fixture t.
 std::unique_ptr<ModelSource> OpenLoose(const TempDir& dir, const std::string& root,
@@ -142,13 +125,7 @@ TEST(TorchImportTest, FlippedBitsAndTruncationsOfLegacyFilesNeverCrash) {
   const TempDir dir;
   OpenLoose(dir, root, "nonzip.bin");
   const std::string path = dir.File("pytorch_model.bin");
-  const auto load = [&] {
-    const auto source = OpenModelSource(dir.path());
-    for (const SourceTensor& tensor : source->tensors()) {
-      std::vector<float> values(static_cast<size_t>(tensor.shape.num_elements()));
-      source->ReadTensor(tensor.name, TensorView::Of(std::span(values), tensor.shape));
-    }
-  };
+  const auto load = [&] { testing::ReadEverything(*OpenModelSource(dir.path())); };
   testing::ForEachFlippedBit(path, 200, [&] {
     try {
       load();

@@ -30,6 +30,8 @@ struct CheckpointOptions {
 };
 
 constexpr Role kRoles[] = {Role::kMaster, Role::kExpAvg, Role::kExpAvgSq};
+// A GPT-NeoX checkpoint has half-precision weights beside the masters.
+constexpr Role kStoredRoles[] = {Role::kWeight, Role::kMaster, Role::kExpAvg, Role::kExpAvgSq};
 
 Json TrainStateJson(const checkpoint::TrainState& state) {
   return {{"step", state.step},
@@ -113,8 +115,11 @@ Verdict VerifyOne(const std::string& path, bool deep) {
       verdict.faults = checkpoint::CheckpointReader(*step).VerifyDeep();
       return verdict;
     }
-    for (const checkpoint::SourceTensor& tensor : source->tensors()) {
-      ComputeStatistics(*source, tensor, Role::kMaster);
+    for (const Role role : kStoredRoles) {
+      if (!source->Has(role)) continue;
+      for (const checkpoint::SourceTensor& tensor : source->tensors()) {
+        ComputeStatistics(*source, tensor, role);
+      }
     }
   } catch (const UserError& error) {
     verdict.faults.push_back(error.what());
@@ -203,9 +208,10 @@ void AddCheckpointCommand(CLI::App& app) {
   command->footer("Example:\n  sepia checkpoint verify runs/my-run --deep");
   auto options = std::make_shared<CheckpointOptions>();
   const auto add_source = [&](CLI::App* sub) {
-    sub->add_option("source", options->source,
-                    "Sepia checkpoint, directory of checkpoints or run directory, or Hugging Face "
-                    "folder")
+    sub->add_option(
+           "source", options->source,
+           "Sepia checkpoint, directory of checkpoints or run directory, Hugging Face folder, "
+           "GPT-NeoX checkpoint, or GGUF file")
         ->required();
     sub->add_flag("--json", options->json, "one JSON object a line");
   };

@@ -50,8 +50,10 @@ void RefuseTrainingSettings(const trainer::LoadedConfig& config) {
 
 void AddModelSourceOptions(CLI::App* command, ModelSourceOptions* options) {
   command
-      ->add_option("--model", options->model,
-                   "Sepia checkpoint or run directory, or Hugging Face folder")
+      ->add_option(
+          "--model", options->model,
+          "Sepia checkpoint or run directory, Hugging Face folder, GPT-NeoX checkpoint, or GGUF "
+          "file")
       ->required();
   AddSetOption(*command, &options->overrides,
                "here model.attention.*, precision, numerics or threads");
