@@ -92,7 +92,7 @@ bool HoldsSteps(const std::string& path) {
 }  // namespace
 
 std::optional<std::string> FindCheckpointRoot(const std::string& path) {
-  if (IsStepDirectory(path)) return std::nullopt;
+  if (!std::filesystem::is_directory(path) || IsStepDirectory(path)) return std::nullopt;
   if (HoldsSteps(path)) return path;
   const std::string in_run = path + "/checkpoints";
   if (std::filesystem::is_directory(in_run)) return in_run;

@@ -172,6 +172,7 @@ class NeoxFolder : public ModelSource {
                                   optimizer.shapes().size(), layout_.size()));
       }
     }
+    for (SourceTensor& tensor : tensors_) tensor.dtype = DType::kFloat32;  // the masters'
     state_ = ReadNeoxState(ranks_[0], keys_);
   }
 
