@@ -1,12 +1,17 @@
-# sepia_per_isa(TARGET SOURCES a.cc ...): compiles the sources once per instruction set, each time
-# with SEPIA_ISA naming the namespace they fill, and adds the objects to TARGET.
+# sepia_per_isa(TARGET [ISAS isa ...] SOURCES a.cc ...): compiles the sources once per instruction
+# set (avx2 and avx512 unless listed), each time with SEPIA_ISA naming the namespace they fill, and
+# adds the objects to TARGET.
 # See kernels/cpu/README.md.
 function(sepia_per_isa target)
-  cmake_parse_arguments(arg "" "" "SOURCES" ${ARGN})
+  cmake_parse_arguments(arg "" "" "ISAS;SOURCES" ${ARGN})
+  if(NOT arg_ISAS)
+    set(arg_ISAS avx2 avx512)
+  endif()
   set(avx2_flags -march=x86-64-v3)
   set(avx512_flags -march=x86-64-v4 -mprefer-vector-width=512)
+  set(avx512_bf16_flags ${avx512_flags} -mavx512bf16)
   get_target_property(libraries ${target} LINK_LIBRARIES)
-  foreach(isa avx2 avx512)
+  foreach(isa IN LISTS arg_ISAS)
     add_library(${target}_${isa} OBJECT ${arg_SOURCES})
     target_link_libraries(${target}_${isa} PRIVATE ${libraries})
     target_compile_definitions(${target}_${isa} PRIVATE SEPIA_ISA=${isa})
@@ -18,8 +23,12 @@ endfunction()
 # sepia_tile_code(TARGET SOURCES a.cc ...): compiles the sources with SEPIA_TILES = hardware and adds
 # the objects to TARGET; with SEPIA_TILES = emulated as objects of TARGET_emulated, for tests.
 function(sepia_tile_code target)
-  cmake_parse_arguments(arg "" "" "SOURCES" ${ARGN})
+  cmake_parse_arguments(arg "" "" "ISAS;SOURCES" ${ARGN})
+  if(NOT arg_ISAS)
+    set(arg_ISAS avx2 avx512)
+  endif()
   set(avx512_flags -march=x86-64-v4 -mprefer-vector-width=512)
+  set(avx512_bf16_flags ${avx512_flags} -mavx512bf16)
   get_target_property(libraries ${target} LINK_LIBRARIES)
   foreach(tiles hardware emulated)
     add_library(${target}_${tiles} OBJECT ${arg_SOURCES})

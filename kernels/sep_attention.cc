@@ -59,6 +59,7 @@ int64_t SepAttentionScratchBytes(const SepAttentionShape& shape) {
 
 const char* SepAttentionIsaName(DType dtype) {
   if (cpu::amx::Serves(dtype)) return cpu::IsaName(cpu::Isa::kAmx).data();
+  if (cpu::MultipliesPairs(dtype)) return cpu::IsaName(cpu::Isa::kAvx512Bf16).data();
   return cpu::IsaName(std::min(cpu::ActiveIsa(), cpu::Isa::kAvx512)).data();
 }
 

@@ -39,7 +39,7 @@ int64_t ForwardFloats(int64_t seq_length, int64_t padded_dim) {
   return WorkspaceFloats(seq_length, padded_dim, 2, 2, 1);
 }
 int64_t BackwardFloats(int64_t seq_length, int64_t padded_dim) {
-  return WorkspaceFloats(seq_length, padded_dim, 5, 5, 2);
+  return WorkspaceFloats(seq_length, padded_dim, 5, 5, 3);
 }
 
 // Stores that first read what they overwrite take three times as long (measured for rows of 256
@@ -50,6 +50,21 @@ bool WritesPastCaches(ConstTensorView qkv, ConstTensorView output) {
   const int64_t part_bytes = qkv.dim(4) * DTypeSize(qkv.dtype());  // of q, k, v or out
   return qkv.num_bytes() >= kLargeBytes && part_bytes % kLineBytes == 0 &&
          reinterpret_cast<uintptr_t>(output.raw()) % kLineBytes == 0;
+}
+
+struct Kernels {
+  void (*forward)(const AttentionForwardTask&);
+  void (*backward)(const AttentionBackwardTask&);
+  void (*reduce)(const AttentionReduceTask&);
+};
+
+Kernels KernelsFor(DType dtype) {
+  if (MultipliesPairs(dtype)) {
+    return {avx512_bf16::ForwardSegment, avx512_bf16::BackwardSegment,
+            avx512_bf16::ReduceKeyGradients};
+  }
+  return {SEPIA_BY_ISA(ForwardSegment), SEPIA_BY_ISA(BackwardSegment),
+          SEPIA_BY_ISA(ReduceKeyGradients)};
 }
 
 // The work of one call: heads (b, h), each cut into the same segments.
@@ -180,19 +195,23 @@ void ReducePartials(Context& ctx, const Plan& plan, const PartialGradients& part
       sums[s] = partials.Of(head, s);
     }
     const int64_t begin = item % blocks * kKeys;
-    SEPIA_BY_ISA(ReduceKeyGradients)
-    ({.head = plan.Head(head),
-      .segments = segments,
-      .partials = sums,
-      .num_segments = static_cast<int>(plan.num_segments()),
-      .key_begin = begin,
-      .key_end = std::min(begin + kKeys, plan.seq_length()),
-      .dqkv = Offset(dqkv, plan.HeadOffset(head, 3)),
-      .workspace = workspaces.OfThisThread()});
+    KernelsFor(dqkv.dtype())
+        .reduce({.head = plan.Head(head),
+                 .segments = segments,
+                 .partials = sums,
+                 .num_segments = static_cast<int>(plan.num_segments()),
+                 .key_begin = begin,
+                 .key_end = std::min(begin + kKeys, plan.seq_length()),
+                 .dqkv = Offset(dqkv, plan.HeadOffset(head, 3)),
+                 .workspace = workspaces.OfThisThread()});
   });
 }
 
 }  // namespace
+
+bool MultipliesPairs(DType dtype) {
+  return dtype == DType::kBFloat16 && ActiveIsa() == Isa::kAvx512Bf16;
+}
 
 void SepAttentionForward(Context& ctx, const SepAttentionForwardArgs& args) {
   if (amx::Serves(args.qkv.dtype())) {
@@ -202,13 +221,13 @@ void SepAttentionForward(Context& ctx, const SepAttentionForwardArgs& args) {
   ScratchScope scratch(*ctx.scratch);
   const Workspaces workspaces(ctx, scratch, ForwardFloats(plan.seq_length(), plan.padded_dim()));
   if (ctx.scratch->counting()) return;
+  const Kernels kernels = KernelsFor(args.qkv.dtype());
   plan.ForEachTask(ctx, [&](int64_t head, int64_t segment) {
-    SEPIA_BY_ISA(ForwardSegment)
-    ({.head = plan.Head(head),
-      .segment = plan.Segment(head, segment, workspaces.OfThisThread()),
-      .out = Offset(args.out, plan.HeadOffset(head, 1)),
-      .out_row_bytes = plan.RowBytes(1),
-      .lse = args.lse.data<float>() + head * plan.seq_length()});
+    kernels.forward({.head = plan.Head(head),
+                     .segment = plan.Segment(head, segment, workspaces.OfThisThread()),
+                     .out = Offset(args.out, plan.HeadOffset(head, 1)),
+                     .out_row_bytes = plan.RowBytes(1),
+                     .lse = args.lse.data<float>() + head * plan.seq_length()});
   });
 }
 
@@ -221,16 +240,16 @@ void SepAttentionBackward(Context& ctx, const SepAttentionBackwardArgs& args) {
   const Workspaces workspaces(ctx, scratch, BackwardFloats(plan.seq_length(), plan.padded_dim()));
   const PartialGradients partials(plan, scratch);
   if (ctx.scratch->counting()) return;
+  const Kernels kernels = KernelsFor(args.qkv.dtype());
   plan.ForEachTask(ctx, [&](int64_t head, int64_t segment) {
-    SEPIA_BY_ISA(BackwardSegment)
-    ({.head = plan.Head(head),
-      .segment = plan.Segment(head, segment, workspaces.OfThisThread()),
-      .out = Offset(args.out, plan.HeadOffset(head, 1)),
-      .dout = Offset(args.dout, plan.HeadOffset(head, 1)),
-      .out_row_bytes = plan.RowBytes(1),
-      .lse = args.lse.data<float>() + head * plan.seq_length(),
-      .dqkv = Offset(args.dqkv, plan.HeadOffset(head, 3)),
-      .partials = partials.Of(head, segment)});
+    kernels.backward({.head = plan.Head(head),
+                      .segment = plan.Segment(head, segment, workspaces.OfThisThread()),
+                      .out = Offset(args.out, plan.HeadOffset(head, 1)),
+                      .dout = Offset(args.dout, plan.HeadOffset(head, 1)),
+                      .out_row_bytes = plan.RowBytes(1),
+                      .lse = args.lse.data<float>() + head * plan.seq_length(),
+                      .dqkv = Offset(args.dqkv, plan.HeadOffset(head, 3)),
+                      .partials = partials.Of(head, segment)});
   });
   if (plan.num_segments() > 1) ReducePartials(ctx, plan, partials, workspaces, args.dqkv);
 }

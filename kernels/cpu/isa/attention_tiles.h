@@ -5,9 +5,8 @@
 #include <cstdint>
 #include <cstring>
 
-#include "kernels/cpu/isa/convert_rows.h"
+#include "kernels/cpu/isa/attention_operands.h"
 #include "kernels/cpu/isa/sep_attention.h"
-#include "kernels/cpu/isa/tile_product.h"
 #include "kernels/cpu/isa/transpose.h"
 
 namespace sepia::kernels::cpu::SEPIA_ISA {
@@ -53,20 +52,25 @@ inline char* GradientRow(const AttentionHead& head, void* dqkv, int64_t row, int
   return RowAt(dqkv, row, head.qkv_row_bytes) + part * head.head_dim * ElementBytes(head.dtype);
 }
 
-// D elements widened, the padding zero.
-inline void LoadRow(const AttentionHead& head, const void* from, float* to) {
-  WidenRow(head.dtype, from, head.head_dim, to);
-  for (int64_t d = head.head_dim; d < head.padded_dim; ++d) to[d] = 0.0f;
-}
-
-// Rows row_of(0) ... row_of(count - 1) as fp32 [count, padded_dim].
-template <typename RowOf>
-inline void LoadRows(const AttentionHead& head, int64_t count, const RowOf& row_of, float* to) {
-  for (int64_t i = 0; i < count; ++i) LoadRow(head, row_of(i), to + i * head.padded_dim);
-}
+// Cells of a row.
+inline int64_t RowCells(const AttentionHead& head) { return head.padded_dim / kPair; }
+inline Number* Numbers(float* cells) { return reinterpret_cast<Number*>(cells); }
+inline const Number* Numbers(const float* cells) { return reinterpret_cast<const Number*>(cells); }
 
 inline void ZeroFill(float* to, int64_t num_floats) {
   std::memset(to, 0, static_cast<size_t>(num_floats) * sizeof(float));
+}
+
+// Rows row_of(0) ... row_of(count - 1) as numbers [count, padded_dim], the padding zero.
+template <typename RowOf>
+inline void LoadRows(const AttentionHead& head, int64_t count, const RowOf& row_of, float* to) {
+  const int64_t padding = head.padded_dim - head.head_dim;
+  for (int64_t i = 0; i < count; ++i) {
+    Number* row = Numbers(to + i * RowCells(head));
+    LoadNumbers(head.dtype, row_of(i), head.head_dim, row);
+    std::memset(static_cast<void*>(row + head.head_dim), 0,
+                static_cast<size_t>(padding) * sizeof(Number));
+  }
 }
 
 template <typename T>
@@ -115,20 +119,20 @@ inline KeyRange PackedChunk(const AttentionHead& head, int64_t num_packed, int64
   return {head.positions, begin, Smaller(kChunkKeys, num_packed - begin)};
 }
 
-// Rows of part k or v as fp32 [padded_size, padded_dim].
+// Rows of part k or v as numbers [padded_size, padded_dim].
 inline void LoadKeyRows(const AttentionHead& head, const KeyRange& keys, int part, float* to) {
   LoadRows(
       head, keys.size, [&](int64_t i) { return QkvRow(head, keys[i], part); }, to);
   const int64_t padding = keys.padded_size() - keys.size;
-  ZeroFill(to + keys.size * head.padded_dim, padding * head.padded_dim);
+  ZeroFill(to + keys.size * RowCells(head), padding * RowCells(head));
 }
 
-// Panels [padded_dim][kLanes], one after the other, from such rows.
+// Panels [RowCells][kLanes], one after the other, from such rows.
 inline void TransposeKeys(const AttentionHead& head, const KeyRange& keys, const float* rows,
                           float* panels) {
+  const int64_t cells = RowCells(head);
   for (int64_t key = 0; key < keys.size; key += kLanes) {
-    Transpose(rows + key * head.padded_dim, kLanes, head.padded_dim, panels + key * head.padded_dim,
-              kLanes);
+    Transpose(rows + key * cells, kLanes, cells, panels + key * cells, kLanes);
   }
 }
 
@@ -151,6 +155,7 @@ inline constexpr int kMaxVecs = kLanes == 16 ? 4 : 2;
 // Panels that are multiplied with all queries of a tile in turn: small enough to stay in L1.
 inline constexpr int kGroupKeys = 48;
 static_assert(kTileQueries % kBlockRows == 0 && kChunkKeys % kBlockRows == 0);
+static_assert(kBlockRows % kPair == 0);
 static_assert(kGroupKeys % kLanes == 0 && kChunkKeys % kGroupKeys == 0);
 
 // Keys [low, high) of a chunk that each query of a tile sees; both ascend with the query. Queries
@@ -223,12 +228,14 @@ inline void ForEachBlock(const VisibleKeys& visible, const Fn& fn) {
 
 // All queries of a tile against the panels of a chunk that they see: finish(r, key, sums, VecCount,
 // Masked or Unmasked) takes the sums start(r) + row r of columns^T panels, kVecs vectors of them,
-// for keys key, key + 1, ... `columns` is the transposed tile [D][kTileQueries].
+// for keys key, key + 1, ... `columns` is the transposed tile [RowCells][kTileQueries].
 template <typename Start, typename Finish>
 inline void MultiplyScores(const AttentionHead& head, const VisibleKeys& visible,
                            const float* columns, const float* panels, const Start& start,
                            const Finish& finish) {
-  const VectorStrides strides = {kLanes, head.padded_dim * kLanes};
+  const int64_t cells = RowCells(head);
+  const int64_t steps = (head.head_dim + kPair - 1) / kPair;
+  const VectorStrides strides = {kLanes, cells * kLanes};
   for (int64_t group = 0; group < kChunkKeys; group += kGroupKeys) {
     ForEachBlock(visible, [&](int64_t first, const BlockSpan& span) {
       if (span.empty()) return;
@@ -237,8 +244,8 @@ inline void MultiplyScores(const AttentionHead& head, const VisibleKeys& visible
       ForVectorGroups(begin, end, [&]<int kVecs>(int64_t panel, VecCount<kVecs> vecs) {
         const int64_t key = panel * kLanes;
         const auto multiply = [&](auto mode) {
-          MultiplyBlock<kBlockRows, kVecs, 1, kTileQueries>(
-              head.head_dim, columns + first, panels + key * head.padded_dim, strides,
+          MultiplyBlock<kBlockRows, kVecs, 1, kTileQueries, Multiply>(
+              steps, columns + first, panels + key * cells, strides,
               [&](int r, int) { return start(first + r); },
               [&](int r, const Vec* sums) { finish(first + r, key, sums, vecs, mode); });
         };
@@ -252,13 +259,13 @@ inline void MultiplyScores(const AttentionHead& head, const VisibleKeys& visible
   }
 }
 
-// Zeroes the vectors beside what MultiplyScores computed of scores [kTileQueries, kChunkKeys]. From
-// query to query an interval moves by one key at most, so that blocks of queries or keys that lie
-// across those of MultiplyScores read no further.
+// Zeroes the vectors beside what MultiplyScores computed of scores [kTileQueries / kPair,
+// kChunkKeys]. From query to query an interval moves by one key at most, so that blocks of keys
+// that lie across its panels read no further.
 inline void ZeroBeside(const VisibleKeys& visible, float* scores) {
   ForEachBlock(visible, [&](int64_t first, const BlockSpan& span) {
-    for (int64_t r = first; r < first + kBlockRows; ++r) {
-      float* row = scores + r * kChunkKeys;
+    for (int64_t r = first; r < first + kBlockRows; r += kPair) {
+      float* row = scores + r / kPair * kChunkKeys;
       if (span.vector_low > 0) Store(row + span.vector_low - kLanes, Zero());
       if (span.vector_high < kChunkKeys) Store(row + span.vector_high, Zero());
     }
@@ -270,7 +277,7 @@ template <int kRowStride, int kStepStride>
 inline void AddProduct(int64_t steps, const float* a, const float* b, int64_t dim, float* c) {
   ForVectorGroups(0, dim / kLanes, [&]<int kVecs>(int64_t vec, VecCount<kVecs>) {
     float* to = c + vec * kLanes;
-    MultiplyBlock<kBlockRows, kVecs, kRowStride, kStepStride>(
+    MultiplyBlock<kBlockRows, kVecs, kRowStride, kStepStride, Multiply>(
         steps, a, b + vec * kLanes, {dim, kLanes},
         [&](int r, int v) { return Load(to + r * dim + v * kLanes); },
         [&](int r, const Vec* sums) {

@@ -81,3 +81,10 @@ struct AttentionReduceTask {
 SEPIA_PER_ISA(void ForwardSegment(const AttentionForwardTask& task);
               void BackwardSegment(const AttentionBackwardTask& task);
               void ReduceKeyGradients(const AttentionReduceTask& task);)
+
+// The same for heads of bf16, with products of bf16 pairs: P and dS are rounded to bf16.
+namespace sepia::kernels::cpu::avx512_bf16 {
+void ForwardSegment(const AttentionForwardTask& task);
+void BackwardSegment(const AttentionBackwardTask& task);
+void ReduceKeyGradients(const AttentionReduceTask& task);
+}  // namespace sepia::kernels::cpu::avx512_bf16

@@ -10,13 +10,13 @@
 namespace sepia::kernels::cpu::SEPIA_ISA {
 namespace {
 
-// One chunk of keys with its gradients, [kChunkKeys, dim] or as panels.
+// One chunk of keys with its gradients.
 struct Chunk {
-  float* key_panels;    // K^T
-  float* value_panels;  // V^T
-  float* keys;
-  float* key_gradients;  // without the factor `scale`
-  float* value_gradients;
+  float* key_panels;       // K^T
+  float* value_panels;     // V^T
+  float* keys;             // [kChunkKeys / kPair, dim]
+  float* key_gradients;    // [kChunkKeys, dim], without the factor `scale`
+  float* value_gradients;  // [kChunkKeys, dim]
 };
 
 // Arrays of one task, in its workspace.
@@ -31,7 +31,9 @@ struct Arrays {
     dout_columns = workspace.Take(tile_floats);
     query_gradients = workspace.Take(tile_floats);
     p = workspace.Take(kTileQueries * kChunkKeys);
-    ds = workspace.Take(kTileQueries * kChunkKeys);
+    ds = workspace.Take(kTileQueries * kChunkKeys / kPair);
+    p_pairs = kPair == 1 ? p : workspace.Take(kTileQueries * kChunkKeys / kPair);
+    ds_pairs = kPair == 1 ? ds : workspace.Take(kTileQueries * kChunkKeys / kPair);
     chunks = workspace.Take(0);
   }
   Chunk chunk(int64_t slot) const {
@@ -42,14 +44,16 @@ struct Arrays {
 
   Workspace workspace;
   int64_t chunk_floats;
-  float* rows;             // [kChunkKeys, dim]: rows on their way to a transposed form
-  float* queries;          // [kTileQueries, dim]
-  float* query_columns;    // [dim, kTileQueries]
-  float* douts;            // [kTileQueries, dim]
-  float* dout_columns;     // [dim, kTileQueries]
+  float* rows;             // [kChunkKeys, RowCells]: rows on their way to another form
+  float* queries;          // [kTileQueries / kPair, dim]
+  float* query_columns;    // [RowCells, kTileQueries]
+  float* douts;            // [kTileQueries / kPair, dim]
+  float* dout_columns;     // [RowCells, kTileQueries]
   float* query_gradients;  // [kTileQueries, dim], without the factor `scale`
   float* p;                // [kTileQueries, kChunkKeys]
-  float* ds;               // [kTileQueries, kChunkKeys]
+  float* ds;               // [kTileQueries, kChunkKeys / kPair]
+  float* p_pairs;          // [kTileQueries / kPair, kChunkKeys]
+  float* ds_pairs;         // [kTileQueries / kPair, kChunkKeys]
   float* chunks;
   float lse[kTileQueries];           // in units of log2
   float dout_dot_out[kTileQueries];  // D_i
@@ -57,23 +61,38 @@ struct Arrays {
 
 void LoadChunk(const AttentionHead& head, const KeyRange& keys, const Arrays& arrays,
                const Chunk& chunk) {
-  LoadKeyRows(head, keys, 1, chunk.keys);
-  TransposeKeys(head, keys, chunk.keys, chunk.key_panels);
+  float* key_rows = RowsToPair(chunk.keys, arrays.rows);
+  LoadKeyRows(head, keys, 1, key_rows);
+  TransposeKeys(head, keys, key_rows, chunk.key_panels);
+  PairRows(key_rows, keys.padded_size(), head.padded_dim, chunk.keys);
   LoadKeyRows(head, keys, 2, arrays.rows);
   TransposeKeys(head, keys, arrays.rows, chunk.value_panels);
   ZeroFill(chunk.key_gradients, arrays.chunk_floats);
   ZeroFill(chunk.value_gradients, arrays.chunk_floats);
 }
 
-float Dot(const float* a, const float* b, int64_t size) {
+float Dot(const Number* a, const Number* b, int64_t size) {
   Vec sum = Zero();
   for (int64_t d = 0; d < size; d += kLanes) sum = Fma(Load(a + d), Load(b + d), sum);
   return Sum(sum);
 }
 
+// Rows of a tile, zero beyond its size, as columns and paired; returns the rows, valid until
+// arrays.rows is used again.
+template <typename RowOf>
+const float* LoadTileRows(const AttentionHead& head, const QueryTile& tile, const RowOf& row_of,
+                          const Arrays& arrays, float* columns, float* paired) {
+  const int64_t cells = RowCells(head);
+  float* rows = RowsToPair(paired, arrays.rows);
+  LoadRows(head, tile.size, row_of, rows);
+  ZeroFill(rows + tile.size * cells, (kTileQueries - tile.size) * cells);
+  Transpose(rows, kTileQueries, cells, columns, kTileQueries);
+  PairRows(rows, kTileQueries, head.padded_dim, paired);
+  return rows;
+}
+
 void LoadTile(const AttentionBackwardTask& task, const QueryTile& tile, Arrays& arrays) {
   const AttentionHead& head = task.head;
-  const int64_t dim = head.padded_dim;
   const auto query_row = [&](int64_t r) { return QkvRow(head, tile.begin + r, 0); };
   const auto out_row = [&](int64_t r) {
     return RowAt(task.out, tile.begin + r, task.out_row_bytes);
@@ -81,64 +100,82 @@ void LoadTile(const AttentionBackwardTask& task, const QueryTile& tile, Arrays& 
   const auto dout_row = [&](int64_t r) {
     return RowAt(task.dout, tile.begin + r, task.out_row_bytes);
   };
-  LoadRows(head, tile.size, query_row, arrays.queries);
-  LoadRows(head, tile.size, dout_row, arrays.douts);
-  LoadRows(head, tile.size, out_row, arrays.rows);
+  LoadTileRows(head, tile, query_row, arrays, arrays.query_columns, arrays.queries);
+  const float* douts =
+      LoadTileRows(head, tile, dout_row, arrays, arrays.dout_columns, arrays.douts);
+  float* outs = arrays.query_gradients;  // not in use yet
+  LoadRows(head, tile.size, out_row, outs);
   for (int64_t r = 0; r < tile.size; ++r) {
+    const int64_t at = r * RowCells(head);
     arrays.lse[r] = task.lse[tile.begin + r] * kLog2E;
-    arrays.dout_dot_out[r] = Dot(arrays.douts + r * dim, arrays.rows + r * dim, dim);
+    arrays.dout_dot_out[r] = Dot(Numbers(douts + at), Numbers(outs + at), head.padded_dim);
   }
-  const int64_t padding = kTileQueries - tile.size;
-  ZeroFill(arrays.queries + tile.size * dim, padding * dim);
-  ZeroFill(arrays.douts + tile.size * dim, padding * dim);
-  ZeroFill(arrays.query_gradients, kTileQueries * dim);
-  Transpose(arrays.queries, kTileQueries, dim, arrays.query_columns, kTileQueries);
-  Transpose(arrays.douts, kTileQueries, dim, arrays.dout_columns, kTileQueries);
+  ZeroFill(arrays.query_gradients, kTileQueries * head.padded_dim);
 }
 
-// P and dS of the tile against a chunk.
-void ComputeScores(const AttentionHead& head, const Chunk& chunk, const VisibleKeys& visible,
-                   float scale, Arrays& arrays) {
+// P of the tile against a chunk.
+void ComputeProbabilities(const AttentionHead& head, const Chunk& chunk, const VisibleKeys& visible,
+                          float scale, const Arrays& arrays) {
   const Vec factor = Set(scale);
-  const auto store = [&]<typename Mode>(float* scores, int64_t r, int64_t key, Vec x, Mode) {
-    if constexpr (Mode::kMasked) {
-      x = KeepVisible(key, visible.low[r], visible.high[r], x, Zero());
-    }
-    Store(scores + r * kChunkKeys + key, x);
-  };
   MultiplyScores(
       head, visible, arrays.query_columns, chunk.key_panels, [](int64_t) { return Zero(); },
       [&]<int kVecs, typename Mode>(int64_t r, int64_t key, const Vec* scores, VecCount<kVecs>,
-                                    Mode mode) {
+                                    Mode) {
         const Vec shift = Set(-arrays.lse[r]);
         SEPIA_UNROLL
         for (int v = 0; v < kVecs; ++v) {
-          store(arrays.p, r, key + v * kLanes, Exp2(Fma(scores[v], factor, shift)), mode);
+          const int64_t at = key + v * kLanes;
+          float* to = arrays.p + r * kChunkKeys + at;
+          Vec p = Exp2(Fma(scores[v], factor, shift));
+          if constexpr (Mode::kMasked) {
+            p = KeepVisible(at, visible.low[r], visible.high[r], p, Zero());
+          }
+          Store(to, p);
+          if (kPair == 2 && r % 2 == 1) {
+            Store(arrays.p_pairs + r / 2 * kChunkKeys + at, PairCells(Load(to - kChunkKeys), p));
+          }
         }
       });
+  ZeroBeside(visible, arrays.p_pairs);
+}
+
+// dS = P (dP - D_i); in pairs, it replaces P.
+void ComputeScoreGradients(const AttentionHead& head, const Chunk& chunk,
+                           const VisibleKeys& visible, const Arrays& arrays) {
   MultiplyScores(
       head, visible, arrays.dout_columns, chunk.value_panels,
       [&](int64_t r) { return Set(-arrays.dout_dot_out[r]); },
       [&]<int kVecs, typename Mode>(int64_t r, int64_t key, const Vec* differences, VecCount<kVecs>,
-                                    Mode mode) {
+                                    Mode) {
         SEPIA_UNROLL
         for (int v = 0; v < kVecs; ++v) {
           const int64_t at = key + v * kLanes;
-          store(arrays.ds, r, at, Load(arrays.p + r * kChunkKeys + at) * differences[v], mode);
+          float* p = arrays.p + r * kChunkKeys + at;
+          Vec ds = Load(p) * differences[v];
+          if constexpr (Mode::kMasked) {
+            ds = KeepVisible(at, visible.low[r], visible.high[r], ds, Zero());
+          }
+          StoreNumbers(Numbers(arrays.ds) + r * kChunkKeys + at, ds);
+          if (kPair == 2) Store(p, ds);
+          if (kPair == 2 && r % 2 == 1) {
+            Store(arrays.ds_pairs + r / 2 * kChunkKeys + at, PairCells(Load(p - kChunkKeys), ds));
+          }
         }
       });
-  ZeroBeside(visible, arrays.p);
-  ZeroBeside(visible, arrays.ds);
+  ZeroBeside(visible, arrays.ds_pairs);
 }
 
 // dQ += dS K.
 void AddQueryGradients(const AttentionHead& head, const Chunk& chunk, const VisibleKeys& visible,
                        const Arrays& arrays) {
+  constexpr int kRowCells = kChunkKeys / kPair;
   ForEachBlock(visible, [&](int64_t first, const BlockSpan& span) {
     if (span.empty()) return;
-    AddProduct<kChunkKeys, 1>(span.high - span.low, arrays.ds + first * kChunkKeys + span.low,
-                              chunk.keys + span.low * head.padded_dim, head.padded_dim,
-                              arrays.query_gradients + first * head.padded_dim);
+    const int64_t low = span.low / kPair;
+    const int64_t high = (span.high + kPair - 1) / kPair;
+    AddProduct<kRowCells, 1>(high - low, arrays.ds + first * kRowCells + low,
+                             chunk.keys + low * head.padded_dim, head.padded_dim,
+                             arrays.query_gradients + first * head.padded_dim);
   });
 }
 
@@ -152,10 +189,12 @@ void AddKeyGradients(const AttentionHead& head, const QueryTile& tile, const Chu
     while (begin < tile.size && visible.high[begin] <= key) ++begin;
     while (end < tile.size && visible.low[end] < key + kBlockRows) ++end;
     if (begin >= end) continue;
-    const int64_t at = begin * kChunkKeys + key;
-    AddProduct<1, kChunkKeys>(end - begin, arrays.p + at, arrays.douts + begin * dim, dim,
+    const int64_t first = begin / kPair;
+    const int64_t steps = (end + kPair - 1) / kPair - first;
+    const int64_t at = first * kChunkKeys + key;
+    AddProduct<1, kChunkKeys>(steps, arrays.p_pairs + at, arrays.douts + first * dim, dim,
                               chunk.value_gradients + key * dim);
-    AddProduct<1, kChunkKeys>(end - begin, arrays.ds + at, arrays.queries + begin * dim, dim,
+    AddProduct<1, kChunkKeys>(steps, arrays.ds_pairs + at, arrays.queries + first * dim, dim,
                               chunk.key_gradients + key * dim);
   }
 }
@@ -256,7 +295,8 @@ void BackwardSegment(const AttentionBackwardTask& task) {
     LoadTile(task, tile, arrays);
     ForEachChunk(head, segment, tile, [&](int64_t slot, const VisibleKeys& visible) {
       const Chunk chunk = arrays.chunk(slot);
-      ComputeScores(head, chunk, visible, log2_scale, arrays);
+      ComputeProbabilities(head, chunk, visible, log2_scale, arrays);
+      ComputeScoreGradients(head, chunk, visible, arrays);
       AddQueryGradients(head, chunk, visible, arrays);
       AddKeyGradients(head, tile, chunk, visible, arrays);
     });

@@ -20,18 +20,18 @@ struct Arrays {
     rows = workspace.Take(kChunkKeys * dim);
     queries = workspace.Take(kTileQueries * dim);
     sums = workspace.Take(kTileQueries * dim);
-    scores = workspace.Take(kTileQueries * kChunkKeys);
+    p = workspace.Take(kTileQueries * kChunkKeys);
     chunks = workspace.Take(0);
     chunk_floats = 2 * kChunkKeys * dim;
   }
   float* keys(int64_t slot) const { return chunks + slot * chunk_floats; }
   float* values(int64_t slot) const { return keys(slot) + chunk_floats / 2; }
 
-  float* rows;     // [kChunkKeys, dim]: rows on their way to a transposed form
-  float* queries;  // [dim, kTileQueries]
+  float* rows;     // [kChunkKeys, RowCells]: rows on their way to another form
+  float* queries;  // [RowCells, kTileQueries]
   float* sums;     // [kTileQueries, dim]: sum of p v
-  float* scores;   // [kTileQueries, kChunkKeys]
-  float* chunks;   // per slot: K^T panels, then V rows [kChunkKeys, dim]
+  float* p;        // [kTileQueries, kChunkKeys / kPair]
+  float* chunks;   // per slot: K^T panels, then V [kChunkKeys / kPair, dim]
   int64_t chunk_floats;
   // P = 2^(score * scale * log2(e) + shift)
   float shift[kTileQueries];
@@ -43,14 +43,17 @@ void LoadChunk(const AttentionHead& head, const KeyRange& keys, int64_t slot,
                const Arrays& arrays) {
   LoadKeyRows(head, keys, 1, arrays.rows);
   TransposeKeys(head, keys, arrays.rows, arrays.keys(slot));
-  LoadKeyRows(head, keys, 2, arrays.values(slot));
+  float* values = RowsToPair(arrays.values(slot), arrays.rows);
+  LoadKeyRows(head, keys, 2, values);
+  PairRows(values, keys.padded_size(), head.padded_dim, arrays.values(slot));
 }
 
 void LoadQueries(const AttentionHead& head, const QueryTile& tile, Arrays& arrays) {
   LoadRows(
       head, tile.size, [&](int64_t r) { return QkvRow(head, tile.begin + r, 0); }, arrays.rows);
-  ZeroFill(arrays.rows + tile.size * head.padded_dim, (kTileQueries - tile.size) * head.padded_dim);
-  Transpose(arrays.rows, kTileQueries, head.padded_dim, arrays.queries, kTileQueries);
+  const int64_t cells = RowCells(head);
+  ZeroFill(arrays.rows + tile.size * cells, (kTileQueries - tile.size) * cells);
+  Transpose(arrays.rows, kTileQueries, cells, arrays.queries, kTileQueries);
 }
 
 // P of a chunk and its share of the sums.
@@ -71,15 +74,18 @@ void AddChunk(const AttentionHead& head, int64_t slot, const VisibleKeys& visibl
             p = KeepVisible(at, visible.low[r], visible.high[r], p, Zero());
           }
           total = total + p;
-          Store(arrays.scores + r * kChunkKeys + at, p);
+          StoreNumbers(Numbers(arrays.p) + r * kChunkKeys + at, p);
         }
         Store(arrays.totals[r], total);
       });
+  constexpr int kRowCells = kChunkKeys / kPair;
   ForEachBlock(visible, [&](int64_t first, const BlockSpan& span) {
     if (span.empty()) return;
-    AddProduct<kChunkKeys, 1>(span.high - span.low, arrays.scores + first * kChunkKeys + span.low,
-                              arrays.values(slot) + span.low * head.padded_dim, head.padded_dim,
-                              arrays.sums + first * head.padded_dim);
+    const int64_t low = span.low / kPair;
+    const int64_t high = (span.high + kPair - 1) / kPair;
+    AddProduct<kRowCells, 1>(high - low, arrays.p + first * kRowCells + low,
+                             arrays.values(slot) + low * head.padded_dim, head.padded_dim,
+                             arrays.sums + first * head.padded_dim);
   });
 }
 

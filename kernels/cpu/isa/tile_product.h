@@ -26,10 +26,15 @@ struct VectorStrides {
   int64_t step, vector;
 };
 
+struct FusedMultiplyAdd {
+  Vec operator()(Vec factor, Vec column, Vec sum) const { return Fma(factor, column, sum); }
+};
+
 // sum[r][v] = start(r, v) + sum over s < steps of a[r * kRowStride + s * kStepStride] *
-// b[s, v][...] for r < kRows, v < kVecs, in order of s, every product fused; then
-// finish(r, sum[r]).
-template <int kRows, int kVecs, int kRowStride, int kStepStride, typename Start, typename Finish>
+// b[s, v][...] for r < kRows, v < kVecs, in order of s, every product fused (or as `Multiply`
+// says); then finish(r, sum[r]).
+template <int kRows, int kVecs, int kRowStride, int kStepStride,
+          typename Multiply = FusedMultiplyAdd, typename Start, typename Finish>
 inline void MultiplyBlock(int64_t steps, const float* a, const float* b,
                           const VectorStrides& strides, const Start& start, const Finish& finish) {
   Vec sum[kRows][kVecs];
@@ -47,7 +52,7 @@ inline void MultiplyBlock(int64_t steps, const float* a, const float* b,
     for (int r = 0; r < kRows; ++r) {
       const Vec factor = Set(a[r * kRowStride]);
       SEPIA_UNROLL
-      for (int v = 0; v < kVecs; ++v) sum[r][v] = Fma(factor, column[v], sum[r][v]);
+      for (int v = 0; v < kVecs; ++v) sum[r][v] = Multiply()(factor, column[v], sum[r][v]);
     }
     a += kStepStride;
     b += strides.step;
