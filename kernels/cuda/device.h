@@ -8,7 +8,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <source_location>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
@@ -16,14 +15,22 @@
 
 namespace sepia::kernels::cuda {
 
-class DeviceError : public std::runtime_error {
- public:
-  DeviceError(const std::string& what, const std::source_location& where)
-      : std::runtime_error(std::string(where.file_name()) + ":" + std::to_string(where.line()) +
-                           ": " + what) {}
+// A source line, by default the caller's: std::source_location, which clang 14 lacks.
+struct Where {
+  const char* file;
+  int line;
+
+  static constexpr Where Current(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+    return {file, line};
+  }
 };
 
-using Where = std::source_location;
+class DeviceError : public std::runtime_error {
+ public:
+  DeviceError(const std::string& what, const Where& where)
+      : std::runtime_error(std::string(where.file) + ":" + std::to_string(where.line) + ": " +
+                           what) {}
+};
 
 struct DeviceProperties {
   std::string name;
@@ -32,19 +39,19 @@ struct DeviceProperties {
   int major = 0, minor = 0;  // compute capability
 };
 int NumDevices();
-DeviceProperties GetDeviceProperties(int device, const Where& where = Where::current());
-void UseDevice(int device, const Where& where = Where::current());
+DeviceProperties GetDeviceProperties(int device, const Where& where = Where::Current());
+void UseDevice(int device, const Where& where = Where::Current());
 
 // An order of work. Work on different streams may overlap; Event orders it.
 class Stream {
  public:
-  explicit Stream(const Where& where = Where::current());
+  explicit Stream(const Where& where = Where::Current());
   ~Stream();
   Stream(Stream&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
   Stream& operator=(Stream&&) = delete;
 
   // Waits until all work enqueued so far is done; throws what it failed with.
-  void Synchronize(const Where& where = Where::current());
+  void Synchronize(const Where& where = Where::Current());
   void* handle() const { return handle_; }
 
  private:
@@ -53,16 +60,16 @@ class Stream {
 
 class Event {
  public:
-  explicit Event(const Where& where = Where::current());
+  explicit Event(const Where& where = Where::Current());
   ~Event();
   Event(Event&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
   Event& operator=(Event&&) = delete;
 
-  void Record(Stream& stream, const Where& where = Where::current());
+  void Record(Stream& stream, const Where& where = Where::Current());
   // Later work on `stream` waits for the recorded point.
-  void MakeWait(Stream& stream, const Where& where = Where::current()) const;
+  void MakeWait(Stream& stream, const Where& where = Where::Current()) const;
   // Milliseconds from `begin` to this event, both recorded; waits for them.
-  float MillisecondsSince(const Event& begin, const Where& where = Where::current()) const;
+  float MillisecondsSince(const Event& begin, const Where& where = Where::Current()) const;
 
  private:
   void* handle_ = nullptr;
@@ -72,7 +79,7 @@ class Event {
 class DeviceMemory {
  public:
   DeviceMemory() = default;
-  explicit DeviceMemory(size_t num_bytes, const Where& where = Where::current());
+  explicit DeviceMemory(size_t num_bytes, const Where& where = Where::Current());
   ~DeviceMemory();
   DeviceMemory(DeviceMemory&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
@@ -95,13 +102,13 @@ class DeviceMemory {
 
 // Host memory is pageable or pinned; pageable copies may wait for the stream.
 void CopyToDevice(Stream& stream, void* to, const void* from, size_t num_bytes,
-                  const Where& where = Where::current());
+                  const Where& where = Where::Current());
 void CopyToHost(Stream& stream, void* to, const void* from, size_t num_bytes,
-                const Where& where = Where::current());
+                const Where& where = Where::Current());
 void CopyOnDevice(Stream& stream, void* to, const void* from, size_t num_bytes,
-                  const Where& where = Where::current());
+                  const Where& where = Where::Current());
 void SetBytes(Stream& stream, void* to, uint8_t value, size_t num_bytes,
-              const Where& where = Where::current());
+              const Where& where = Where::Current());
 
 struct Dim3 {
   uint32_t x = 1, y = 1, z = 1;
@@ -127,7 +134,7 @@ void LaunchErased(Stream& stream, const LaunchShape& shape, const ErasedKernel& 
 // Enqueues kernel(argument) for every thread of the grid. An empty grid is no launch.
 template <typename Argument>
 void Launch(Stream& stream, const LaunchShape& shape, void (*kernel)(Argument),
-            std::type_identity_t<Argument> argument, const Where& where = Where::current()) {
+            std::type_identity_t<Argument> argument, const Where& where = Where::Current()) {
   void* arguments[] = {&argument};
   LaunchErased(stream, shape,
                {.function = reinterpret_cast<const void*>(kernel),

@@ -3,36 +3,10 @@
 // one, then all lanes add the 32 weighted rows, each its own columns. Arithmetic in fp32.
 #pragma once
 
+#include "kernels/cuda/elements.cuh"
 #include "kernels/cuda/sep_tiles.cuh"
 
 namespace sepia::kernels::cuda {
-
-struct Fp32 {};
-template <typename Format>
-struct StorageOf {
-  using Type = uint16_t;
-};
-template <>
-struct StorageOf<Fp32> {
-  using Type = float;
-};
-
-template <typename Format>
-SEPIA_DEVICE float Load(const typename StorageOf<Format>::Type* from) {
-  if constexpr (__is_same(Format, Fp32)) {
-    return LoadGlobal(from);
-  } else {
-    return Widen(Format{}, LoadGlobal(from));
-  }
-}
-template <typename Format>
-SEPIA_DEVICE void Store(typename StorageOf<Format>::Type* to, float value) {
-  if constexpr (__is_same(Format, Fp32)) {
-    StoreGlobal(to, value);
-  } else {
-    StoreGlobal(to, static_cast<uint16_t>(Pack(Format{}, value, 0.0f)));
-  }
-}
 
 inline constexpr int kFallbackWarps = 4;
 inline constexpr int kLaneColumns = kMaxHeadDim / 32;  // column c of a lane is lane + 32 c
@@ -40,7 +14,7 @@ inline constexpr int kLaneColumns = kMaxHeadDim / 32;  // column c of a lane is 
 // One head's tensors by their element type.
 template <typename Format>
 struct FallbackHead {
-  using T = typename StorageOf<Format>::Type;
+  using T = Storage<Format>;
   const SepAttentionParams& p;
   HeadOffsets at;
   int batch;
@@ -59,7 +33,8 @@ struct FallbackHead {
   SEPIA_DEVICE const T* Dout(int i) const { return reinterpret_cast<const T*>(p.dout) + at.Out(i); }
   SEPIA_DEVICE float Dot(const T* a, const T* b) const {
     float sum = 0;
-    for (int d = 0; d < p.head_dim; ++d) sum += Load<Format>(a + d) * Load<Format>(b + d);
+    for (int d = 0; d < p.head_dim; ++d)
+      sum += LoadElement<Format>(a + d) * LoadElement<Format>(b + d);
     return sum;
   }
   // sums[c] += weight of each lane times the lane's row, in order of the lanes.
@@ -71,7 +46,7 @@ struct FallbackHead {
       const T* from = rows + Shuffle(token, n) * stride;
 #pragma unroll
       for (int c = 0; c < kLaneColumns; ++c) {
-        if (lane + 32 * c < p.head_dim) sums[c] += w * Load<Format>(from + lane + 32 * c);
+        if (lane + 32 * c < p.head_dim) sums[c] += w * LoadElement<Format>(from + lane + 32 * c);
       }
     }
   }
@@ -79,7 +54,7 @@ struct FallbackHead {
     const int lane = ThreadIndex() & 31;
 #pragma unroll
     for (int c = 0; c < kLaneColumns; ++c) {
-      if (lane + 32 * c < p.head_dim) Store<Format>(to + lane + 32 * c, sums[c] * factor);
+      if (lane + 32 * c < p.head_dim) StoreElement<Format>(to + lane + 32 * c, sums[c] * factor);
     }
   }
 };
@@ -101,15 +76,6 @@ struct KeysOfQuery {
     return n < num_band ? query - n : LoadGlobal(positions + n - num_band);
   }
 };
-
-SEPIA_DEVICE float WarpMax(float x) {
-  for (int distance = 1; distance < 32; distance *= 2) x = fmaxf(x, ShuffleXor(x, distance));
-  return x;
-}
-SEPIA_DEVICE float WarpSum(float x) {
-  for (int distance = 1; distance < 32; distance *= 2) x += ShuffleXor(x, distance);
-  return x;
-}
 
 // Grids of all three: x = batch * heads + head, y = kFallbackWarps rows a block.
 template <typename Format>
@@ -149,7 +115,7 @@ FallbackRowStats(const SepAttentionParams p) {
   const T* out = reinterpret_cast<const T*>(p.out) + head.at.Out(head.row);
   float dot = 0;
   for (int d = ThreadIndex() & 31; d < p.head_dim; d += 32) {
-    dot += Load<Format>(out + d) * Load<Format>(head.Dout(head.row) + d);
+    dot += LoadElement<Format>(out + d) * LoadElement<Format>(head.Dout(head.row) + d);
   }
   dot = WarpSum(dot);
   if ((ThreadIndex() & 31) != 0) return;

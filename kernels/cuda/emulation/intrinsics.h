@@ -29,33 +29,33 @@ inline int GridSizeY() { return static_cast<int>(ThreadBlock::Current().grid().y
 
 inline uint8_t* SharedMemory() { return ThreadBlock::Current().shared(); }
 
-inline void SyncThreads(Site site = Site::current()) { ThreadBlock::Current().Barrier(site); }
+inline void SyncThreads(Site site = Site::Current()) { ThreadBlock::Current().Barrier(site); }
 
 template <typename T>
-T LoadGlobal(const T* from, Site site = Site::current()) {
+T LoadGlobal(const T* from, Site site = Site::Current()) {
   ThreadBlock::Current().CheckGlobal("read", from, sizeof(T), site);
   return *from;
 }
 template <typename T>
-void StoreGlobal(T* to, std::type_identity_t<T> value, Site site = Site::current()) {
+void StoreGlobal(T* to, std::type_identity_t<T> value, Site site = Site::Current()) {
   ThreadBlock::Current().CheckGlobal("write", to, sizeof(T), site);
   *to = value;
 }
 template <typename T>
-T LoadShared(const T* from, Site site = Site::current()) {
+T LoadShared(const T* from, Site site = Site::Current()) {
   ThreadBlock::Current().CheckSharedRead(from, sizeof(T), site);
   return *from;
 }
 template <typename T>
-void StoreShared(T* to, std::type_identity_t<T> value, Site site = Site::current()) {
+void StoreShared(T* to, std::type_identity_t<T> value, Site site = Site::Current()) {
   ThreadBlock::Current().CheckSharedWrite(to, sizeof(T), site);
   *to = value;
 }
 
-inline void AsyncCopy16(void* to, const void* from, bool valid, Site site = Site::current()) {
+inline void AsyncCopy16(void* to, const void* from, bool valid, Site site = Site::Current()) {
   ThreadBlock::Current().StartAsyncCopy(to, from, valid, 16, site);
 }
-inline void AsyncCopy8(void* to, const void* from, bool valid, Site site = Site::current()) {
+inline void AsyncCopy8(void* to, const void* from, bool valid, Site site = Site::Current()) {
   ThreadBlock::Current().StartAsyncCopy(to, from, valid, 8, site);
 }
 inline void AsyncCommit() { ++ThreadBlock::Current().lane().open_group; }
@@ -99,36 +99,36 @@ inline uint32_t ExchangeBy(ThreadBlock::Execute execute, const char* name, uint3
 
 }  // namespace emulation
 
-inline void LoadMatrices(uint32_t (&r)[4], const void* row, Site site = Site::current()) {
+inline void LoadMatrices(uint32_t (&r)[4], const void* row, Site site = Site::Current()) {
   emulation::LoadMatricesBy(emulation::ExecuteLoadMatrices, "ldmatrix", r, row, site);
 }
-inline void LoadMatricesTransposed(uint32_t (&r)[4], const void* row, Site site = Site::current()) {
+inline void LoadMatricesTransposed(uint32_t (&r)[4], const void* row, Site site = Site::Current()) {
   emulation::LoadMatricesBy(emulation::ExecuteLoadMatricesTransposed, "ldmatrix.trans", r, row,
                             site);
 }
 
 inline void MultiplyAdd(Bf16, float (&c)[4], const uint32_t (&a)[4], const uint32_t* b,
-                        Site site = Site::current()) {
+                        Site site = Site::Current()) {
   emulation::MultiplyAddBy(emulation::ExecuteMmaBf16, c, a, b, site);
 }
 inline void MultiplyAdd(Fp16, float (&c)[4], const uint32_t (&a)[4], const uint32_t* b,
-                        Site site = Site::current()) {
+                        Site site = Site::Current()) {
   emulation::MultiplyAddBy(emulation::ExecuteMmaFp16, c, a, b, site);
 }
 
 template <typename T>
-T ShuffleXor(T value, int mask, Site site = Site::current()) {
+T ShuffleXor(T value, int mask, Site site = Site::Current()) {
   return std::bit_cast<T>(emulation::ExchangeBy(emulation::ExecuteShuffleXor, "shfl.bfly",
                                                 std::bit_cast<uint32_t>(value),
                                                 static_cast<uint32_t>(mask), site));
 }
 template <typename T>
-T Shuffle(T value, int lane, Site site = Site::current()) {
+T Shuffle(T value, int lane, Site site = Site::Current()) {
   return std::bit_cast<T>(emulation::ExchangeBy(emulation::ExecuteShuffle, "shfl.idx",
                                                 std::bit_cast<uint32_t>(value),
                                                 static_cast<uint32_t>(lane), site));
 }
-inline uint32_t Ballot(bool vote, Site site = Site::current()) {
+inline uint32_t Ballot(bool vote, Site site = Site::Current()) {
   return emulation::ExchangeBy(emulation::ExecuteBallot, "vote", vote ? 1 : 0, 0, site);
 }
 

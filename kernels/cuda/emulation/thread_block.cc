@@ -16,16 +16,16 @@ constexpr size_t kWarpSize = 32;
 thread_local ThreadBlock* current_block = nullptr;
 
 std::string Describe(const Site& site) {
-  return std::string(site.file_name()) + ":" + std::to_string(site.line());
+  return std::string(site.file) + ":" + std::to_string(site.line);
 }
 
 bool IsSame(const Site& a, const Site& b) {
-  return a.line() == b.line() && std::strcmp(a.file_name(), b.file_name()) == 0;
+  return a.line == b.line && std::strcmp(a.file, b.file) == 0;
 }
 
 uint64_t LogKey(const Site& site) {
-  const auto file = static_cast<uint64_t>(reinterpret_cast<uintptr_t>(site.file_name()));
-  return ((file >> 4 & 0xffff) << 16) + site.line();
+  const auto file = static_cast<uint64_t>(reinterpret_cast<uintptr_t>(site.file));
+  return ((file >> 4 & 0xffff) << 16) + static_cast<uint64_t>(site.line);
 }
 
 }  // namespace

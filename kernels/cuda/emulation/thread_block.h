@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
-#include <source_location>
 #include <string>
 #include <vector>
 
@@ -17,7 +16,7 @@
 namespace sepia::kernels::cuda::emulation {
 
 // A source line of a kernel, taken by default arguments of the intrinsics.
-using Site = std::source_location;
+using Site = Where;
 
 struct Lane {
   enum class State : uint8_t { kReady, kAtCollective, kAtBarrier, kDone };
@@ -26,7 +25,7 @@ struct Lane {
   State state = State::kReady;
   void* stack_pointer = nullptr;
   const char* waits_in = nullptr;  // name of the collective or barrier
-  Site waits_at;
+  Site waits_at = {};
 
   // Operands of a collective in, results out.
   uint32_t words[8] = {};
@@ -74,7 +73,7 @@ class ThreadBlock {
     uint32_t ready = 0;  // one bit a lane
     int arrived = 0;     // lanes at the current collective
     const char* collective = nullptr;
-    Site site;
+    Site site = {};
   };
 
   ThreadBlock();
@@ -102,7 +101,7 @@ class ThreadBlock {
   Lane* lane_ = nullptr;
   size_t num_done_ = 0;
   size_t at_barrier_ = 0;
-  Site barrier_site_;
+  Site barrier_site_ = {};
   void* host_stack_ = nullptr;
   std::exception_ptr fault_;
   uint64_t random_state_ = 1;
