@@ -90,6 +90,7 @@ struct GptNeox::State {
     return Prefix(memory.residual[static_cast<size_t>(layer)], {shape.M(), shape.C});
   }
   void RunBlock(Context& ctx, const Batch& batch, int64_t layer);
+  void HeadBackward(Context& ctx, const Batch& batch, const BackwardArgs& args);
 
   ModelConfig config;
   ModelOptions options;
@@ -249,6 +250,39 @@ void GptNeox::Logits(Context& ctx, const Batch& batch, TensorView logits) {
               logits.Reshaped({shape.M(), s.config.vocab_size}));
 }
 
+// Loss, head and final LayerNorm; leaves the gradient of the last residual in d_residual.
+void GptNeox::State::HeadBackward(Context& ctx, const Batch& batch, const BackwardArgs& args) {
+  const BlockShape shape = ShapeOf(batch);
+  const auto head = static_cast<size_t>(table.head());
+  const auto gamma = static_cast<size_t>(table.final_gamma());
+  const auto beta = static_cast<size_t>(table.final_beta());
+  const Shape width{shape.M(), shape.C};
+  const TensorView d_final = Prefix(memory.temporaries.d_width, width);
+  const TensorView dx = Prefix(memory.d_residual, width);
+  kernels::LmHeadLoss(ctx, {.x = Prefix(memory.final_ln, width),
+                            .weight = matrices[head],
+                            .targets = Rows(batch.targets_view()),
+                            .loss_mask = Rows(batch.loss_mask_view()),
+                            .loss_sum = args.loss_sum,
+                            .loss_mode = args.loss_mode,
+                            .grad_scale = args.grad_scale,
+                            .dx = d_final,
+                            .dweight = memory.grads[head],
+                            .grad_mode = args.grad_mode,
+                            .vocabulary = VocabularyPartOf(mesh),
+                            .gather_statistics = GatherOverVocabulary(ctx, mesh)});
+  mesh.tensor().AllReduce(ctx, d_final, dist::ReduceOp::kSum, "head.backward").Wait();
+  kernels::LayerNormBackward(ctx, {.x = Residual(config.num_layers, shape),
+                                   .gamma = memory.weights[gamma],
+                                   .mean = Prefix(memory.final_mean, {shape.M()}),
+                                   .rstd = Prefix(memory.final_rstd, {shape.M()}),
+                                   .dy = d_final,
+                                   .dx = dx,
+                                   .dgamma = memory.grads[gamma],
+                                   .dbeta = memory.grads[beta],
+                                   .grad_mode = args.grad_mode});
+}
+
 void GptNeox::Backward(Context& ctx, const Batch& batch, const BackwardArgs& args) {
   State& s = *state_;
   CHECK(s.options.gradients, "Backward of a model built without gradients");
@@ -265,35 +299,11 @@ void GptNeox::Backward(Context& ctx, const Batch& batch, const BackwardArgs& arg
     return;
   }
 
-  // Loss, head and final LayerNorm.
-  const int64_t num_layers = s.config.num_layers;
-  const Shape width{shape.M(), shape.C};
-  const TensorView d_final = Prefix(s.memory.temporaries.d_width, width);
-  const TensorView dx = Prefix(s.memory.d_residual, width);
-  kernels::LmHeadLoss(ctx, {.x = Prefix(s.memory.final_ln, width),
-                            .weight = matrix(table.head()),
-                            .targets = Rows(batch.targets_view()),
-                            .loss_mask = Rows(batch.loss_mask_view()),
-                            .loss_sum = args.loss_sum,
-                            .loss_mode = args.loss_mode,
-                            .grad_scale = args.grad_scale,
-                            .dx = d_final,
-                            .dweight = grad(table.head()),
-                            .grad_mode = args.grad_mode,
-                            .vocabulary = VocabularyPartOf(s.mesh),
-                            .gather_statistics = GatherOverVocabulary(ctx, s.mesh)});
-  s.mesh.tensor().AllReduce(ctx, d_final, dist::ReduceOp::kSum, "head.backward").Wait();
-  kernels::LayerNormBackward(ctx, {.x = s.Residual(num_layers, shape),
-                                   .gamma = weight(table.final_gamma()),
-                                   .mean = Prefix(s.memory.final_mean, {shape.M()}),
-                                   .rstd = Prefix(s.memory.final_rstd, {shape.M()}),
-                                   .dy = d_final,
-                                   .dx = dx,
-                                   .dgamma = grad(table.final_gamma()),
-                                   .dbeta = grad(table.final_beta()),
-                                   .grad_mode = args.grad_mode});
+  s.HeadBackward(ctx, batch, args);
   ready(table.final_gamma(), num_parameters);
 
+  const int64_t num_layers = s.config.num_layers;
+  const TensorView dx = Prefix(s.memory.d_residual, {shape.M(), shape.C});
   for (int64_t layer = num_layers - 1; layer >= 0; --layer) {
     // Forward left the last block's activations in the shared memory.
     if (s.options.recompute && layer != num_layers - 1) s.RunBlock(ctx, batch, layer);

@@ -35,12 +35,14 @@ void PackAlongDepth(const PanelSource& source, std::byte* panel) {
 }
 
 // Elements of consecutive lines lie side by side: two depths interleaved make words of one line;
-// these are rows of a tile as they are, or transposed.
+// these are rows of a tile as they are, or transposed. Depths lie too far apart for the processor
+// to fetch them ahead by itself.
 template <bool kTransposed, bool kWhole>
 void PackAcrossDepth(const PanelSource& source, std::byte* panel) {
   alignas(64) static constexpr uint16_t kFirstLines[32] = {
       0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
       8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
+  constexpr int64_t kFetchedAhead = 2 * kPanelStep;
   const __m512i first_lines = _mm512_load_si512(kFirstLines);
   const __m512i last_lines = _mm512_add_epi16(first_lines, _mm512_set1_epi16(16));
   for (int64_t p = 0; p < source.depth; p += kPanelStep, panel += kStepBytes) {
@@ -49,6 +51,9 @@ void PackAcrossDepth(const PanelSource& source, std::byte* panel) {
     for (int64_t i = 0; i < 16; ++i) {
       const int64_t depth = p + 2 * i;
       const BFloat16* from = source.data + depth * source.depth_stride;
+      const BFloat16* ahead = from + kFetchedAhead * source.depth_stride;
+      _mm_prefetch(ahead, _MM_HINT_T0);
+      _mm_prefetch(ahead + source.depth_stride, _MM_HINT_T0);
       const __m512i even = Load32<kWhole>(from, depth < source.depth ? source.lines : 0);
       const __m512i odd =
           Load32<kWhole>(from + source.depth_stride, depth + 1 < source.depth ? source.lines : 0);
