@@ -63,6 +63,10 @@ void LogMessage(LogLevel level, std::string_view message) {
 
 void SetLogLevel(LogLevel level) { State().logger->set_level(ToSpdlog(level)); }
 
+void SetConsoleLogLevel(LogLevel level) {
+  State().logger->sinks().front()->set_level(ToSpdlog(level));
+}
+
 void SetLogPrefix(const std::string& prefix) {
   const std::lock_guard lock(State().mutex);
   State().prefix = prefix;
@@ -75,8 +79,8 @@ void AddLogFile(const std::string& path) {
     const std::lock_guard lock(State().mutex);
     State().logger->sinks().push_back(std::move(file));
   } catch (const spdlog::spdlog_ex& error) {
-    throw UserError(ExitCode::kCannotWrite, fmt::format("{}: cannot write the log: {}", path,
-                                                        error.what()));
+    throw UserError(ExitCode::kCannotWrite,
+                    fmt::format("{}: cannot write the log: {}", path, error.what()));
   }
 }
 

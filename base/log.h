@@ -1,8 +1,9 @@
-// Messages for people, on stderr, through spdlog. Metrics are not logged here: see trainer/metrics.h.
+// Messages for people, on stderr, through spdlog. Metrics are not logged here: see
+// trainer/metrics.h.
 //
 //   LogInfo("resuming from {}", path);
 //
-// Thread-safe. INFO is printed by rank 0 only, WARN and above by every rank.
+// Thread-safe. Of several ranks only the first prints INFO, every one WARN and above.
 #pragma once
 
 #include <functional>
@@ -36,6 +37,8 @@ void LogError(fmt::format_string<Args...> format, Args&&... args) {
 
 // Only messages at or above `level` are printed.
 void SetLogLevel(LogLevel level);
+// The same for the terminal alone: log files get all.
+void SetConsoleLogLevel(LogLevel level);
 
 // Put before every message, e.g. "[dp0 tp1] "; empty in a single process.
 void SetLogPrefix(const std::string& prefix);

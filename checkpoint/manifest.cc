@@ -73,6 +73,13 @@ void TensorToProto(const StoredTensor& tensor, stored::Tensor* proto) {
   }
 }
 
+void ShardToProto(const StoredShard& shard, stored::ShardFile* proto) {
+  proto->set_file(shard.file);
+  proto->set_bytes(static_cast<uint64_t>(shard.bytes));
+  proto->set_writer_rank(static_cast<uint32_t>(shard.writer_rank));
+  proto->set_index_crc32c(shard.index_crc32c);
+}
+
 // Turns a parsed message into a Manifest, distrusting every number.
 class Decoder {
  public:
@@ -252,13 +259,7 @@ SealedManifest SealManifest(const Manifest& manifest) {
   proto.set_config_text(manifest.config_text);
   proto.mutable_build()->set_version(SEPIA_VERSION);
   proto.mutable_build()->set_compiler(__VERSION__);
-  for (const StoredShard& shard : manifest.shards) {
-    stored::ShardFile* out = proto.add_shard();
-    out->set_file(shard.file);
-    out->set_bytes(static_cast<uint64_t>(shard.bytes));
-    out->set_writer_rank(static_cast<uint32_t>(shard.writer_rank));
-    out->set_index_crc32c(shard.index_crc32c);
-  }
+  for (const StoredShard& shard : manifest.shards) ShardToProto(shard, proto.add_shard());
   for (const StoredTensor& tensor : manifest.tensors) TensorToProto(tensor, proto.add_tensor());
   for (const StoredAttachment& attachment : manifest.attachments) {
     stored::Attachment* out = proto.add_attachment();
@@ -304,6 +305,40 @@ std::string EncodeShardIndex(const std::vector<StoredTensor>& tensors) {
   stored::ShardIndex index;
   for (const StoredTensor& tensor : tensors) TensorToProto(tensor, index.add_tensor());
   return index.SerializeAsString();
+}
+
+std::string EncodeShardReport(const ShardReport& report) {
+  stored::ShardReport proto;
+  ShardToProto(report.shard, proto.mutable_file());
+  for (const StoredTensor& tensor : report.tensors) TensorToProto(tensor, proto.add_tensor());
+  return proto.SerializeAsString();
+}
+
+ShardReport DecodeShardReport(const std::string& bytes) {
+  stored::ShardReport proto;
+  CHECK(proto.ParseFromString(bytes), "a shard report of {} bytes", bytes.size());
+  const auto numbers = [](const auto& values) {
+    return std::vector<int64_t>(values.begin(), values.end());
+  };
+  const stored::ShardFile& file = proto.file();
+  ShardReport report{.shard = {file.file(), static_cast<int64_t>(file.bytes()),
+                               static_cast<int>(file.writer_rank()), file.index_crc32c()},
+                     .tensors = {}};
+  for (const stored::Tensor& in : proto.tensor()) {
+    StoredTensor tensor{.name = in.name(),
+                        .role = RoleFromProto(in.role()),
+                        .dtype = DTypeFromProto(in.dtype()),
+                        .shape = Shape(numbers(in.shape())),
+                        .chunks = {}};
+    for (const stored::Chunk& chunk : in.chunk()) {
+      tensor.chunks.push_back({static_cast<int>(chunk.shard()),
+                               static_cast<int64_t>(chunk.offset()),
+                               chunk.crc32c(),
+                               {numbers(chunk.start()), Shape(numbers(chunk.count()))}});
+    }
+    report.tensors.push_back(std::move(tensor));
+  }
+  return report;
 }
 
 }  // namespace sepia::checkpoint

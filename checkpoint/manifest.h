@@ -82,4 +82,14 @@ int64_t ReadCommittedStep(const std::string& step_dir);
 // The index at the end of a shard file: the tensors with their chunks there.
 std::string EncodeShardIndex(const std::vector<StoredTensor>& tensors);
 
+// A shard that was written, and the tensors with their chunks in it, on the way to the process that
+// writes the manifest.
+struct ShardReport {
+  StoredShard shard;
+  std::vector<StoredTensor> tensors;
+};
+std::string EncodeShardReport(const ShardReport& report);
+// Of bytes that EncodeShardReport made.
+ShardReport DecodeShardReport(const std::string& bytes);
+
 }  // namespace sepia::checkpoint

@@ -85,35 +85,72 @@ void CheckpointWriter::Stage(std::string_view name) const {
   if (options_.before_stage) options_.before_stage(name);
 }
 
+std::string WriteShardOf(const SaveAttempt& attempt, int rank,
+                         std::span<const CheckpointTensor> tensors) {
+  ShardReport report;
+  report.shard =
+      WriteShard(attempt.directory + "/" + ShardFileName(rank, attempt.num_shards),
+                 {attempt.uuid, attempt.step, rank, attempt.num_shards}, tensors, &report.tensors);
+  return EncodeShardReport(report);
+}
+
 std::string CheckpointWriter::Save(const CheckpointContents& contents) {
-  CHECK(contents.model != nullptr);
-  const std::string final_path = options_.dir + "/" + StepDirectoryName(contents.step);
-  const std::string temporary = fmt::format("{}.tmp-{:08x}", final_path, std::random_device()());
+  const SaveAttempt attempt = Begin(contents.step, /*num_shards=*/1);
+  std::string report;
   try {
-    Stage("make directory");
-    MakeDirectory(temporary);
-    WriteFiles(temporary, contents);
-    Publish(temporary, final_path);
+    Stage("shard");
+    report = WriteShardOf(attempt, /*rank=*/0, contents.tensors);
   } catch (...) {
-    std::error_code ignored;
-    std::filesystem::remove_all(temporary, ignored);
+    Abandon(attempt);
+    throw;
+  }
+  return Commit(attempt, contents, {&report, 1});
+}
+
+SaveAttempt CheckpointWriter::Begin(int64_t step, int num_shards) const {
+  const std::string final_path = options_.dir + "/" + StepDirectoryName(step);
+  SaveAttempt attempt{.directory = fmt::format("{}.tmp-{:08x}", final_path, std::random_device()()),
+                      .uuid = RandomUuid(),
+                      .step = step,
+                      .num_shards = num_shards};
+  Stage("make directory");
+  MakeDirectory(attempt.directory);
+  return attempt;
+}
+
+void CheckpointWriter::Abandon(const SaveAttempt& attempt) const {
+  std::error_code ignored;
+  std::filesystem::remove_all(attempt.directory, ignored);
+}
+
+std::string CheckpointWriter::Commit(const SaveAttempt& attempt, const CheckpointContents& contents,
+                                     std::span<const std::string> reports) const {
+  CHECK(contents.model != nullptr && contents.step == attempt.step);
+  CHECK_EQ(static_cast<int>(reports.size()), attempt.num_shards);
+  const std::string final_path = options_.dir + "/" + StepDirectoryName(attempt.step);
+  try {
+    WriteManifest(attempt, contents, reports);
+    Publish(attempt.directory, final_path);
+  } catch (...) {
+    Abandon(attempt);
     throw;
   }
   WarnOnly("the LATEST hint was not moved", [&] {
     Stage("hint");
-    WriteFileAtomic(options_.dir + "/LATEST", StepDirectoryName(contents.step) + "\n");
+    WriteFileAtomic(options_.dir + "/LATEST", StepDirectoryName(attempt.step) + "\n");
   });
   WarnOnly("old checkpoints were not removed", [&] {
     Stage("retention");
-    ApplyRetention(options_.dir, options_.retention, contents.step);
+    ApplyRetention(options_.dir, options_.retention, attempt.step);
   });
   return final_path;
 }
 
-void CheckpointWriter::WriteFiles(const std::string& directory,
-                                  const CheckpointContents& contents) const {
+void CheckpointWriter::WriteManifest(const SaveAttempt& attempt, const CheckpointContents& contents,
+                                     std::span<const std::string> reports) const {
+  const std::string& directory = attempt.directory;
   Manifest manifest;
-  manifest.uuid = RandomUuid();
+  manifest.uuid = attempt.uuid;
   manifest.created_unix = static_cast<int64_t>(WallSeconds());
   manifest.step = contents.step;
   manifest.model = std::make_shared<config::ModelConfig>(*contents.model);
@@ -128,11 +165,12 @@ void CheckpointWriter::WriteFiles(const std::string& directory,
                                     static_cast<int64_t>(attachment.content.size()),
                                     Crc32c(std::as_bytes(std::span(attachment.content)))});
   }
-  Stage("shard");
   std::vector<StoredTensor> parts;
-  manifest.shards.push_back(WriteShard(directory + "/" + ShardFileName(0, 1),
-                                       {manifest.uuid, contents.step, 0, 1}, contents.tensors,
-                                       &parts));
+  for (const std::string& bytes : reports) {
+    ShardReport report = DecodeShardReport(bytes);
+    manifest.shards.push_back(std::move(report.shard));
+    std::move(report.tensors.begin(), report.tensors.end(), std::back_inserter(parts));
+  }
   manifest.tensors = Merge(std::move(parts));
   const SealedManifest sealed = SealManifest(manifest);
   Stage("manifest");

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "checkpoint/checkpoint_tensor.h"
+#include "checkpoint/manifest.h"
 #include "checkpoint/step_directories.h"
 #include "checkpoint/train_state.h"
 
@@ -28,7 +29,8 @@ struct CheckpointContents {
   int64_t step = 0;
   // Resolved; a reader needs nothing else to build the model.
   const config::ModelConfig* model = nullptr;
-  // Rectangles that tile each (name, role). Any order.
+  // Rectangles that tile each (name, role). Any order. Of a save by several processes: those of the
+  // process.
   std::span<const CheckpointTensor> tensors;
   // Null: weights only, not resumable.
   const TrainState* train_state = nullptr;
@@ -44,7 +46,19 @@ struct CheckpointWriterOptions {
   std::function<void(std::string_view stage)> before_stage;
 };
 
-// Single process. The caller holds the run's lock: the constructor sweeps leftovers.
+// A save under way: what its processes must agree on.
+struct SaveAttempt {
+  std::string directory;  // temporary
+  Uuid uuid{};
+  int64_t step = 0;
+  int num_shards = 1;
+};
+
+// Writes shard `rank` of an attempt, by any process. Returns a report for Commit.
+std::string WriteShardOf(const SaveAttempt& attempt, int rank,
+                         std::span<const CheckpointTensor> tensors);
+
+// One process of a run. The caller holds the run's lock: the constructor sweeps leftovers.
 class CheckpointWriter {
  public:
   explicit CheckpointWriter(CheckpointWriterOptions options);
@@ -54,11 +68,20 @@ class CheckpointWriter {
   // when the attempt failed: nothing that existed has changed, and training may go on.
   std::string Save(const CheckpointContents& contents);
 
+  // The same in steps, for several processes: Begin; WriteShardOf by each of `num_shards`
+  // processes; Commit with all their reports, or Abandon when one of them failed. Commit abandons
+  // by itself when it throws; contents.tensors is not used.
+  SaveAttempt Begin(int64_t step, int num_shards) const;
+  std::string Commit(const SaveAttempt& attempt, const CheckpointContents& contents,
+                     std::span<const std::string> reports) const;
+  void Abandon(const SaveAttempt& attempt) const;
+
   const std::string& dir() const { return options_.dir; }
 
  private:
   void Stage(std::string_view name) const;
-  void WriteFiles(const std::string& directory, const CheckpointContents& contents) const;
+  void WriteManifest(const SaveAttempt& attempt, const CheckpointContents& contents,
+                     std::span<const std::string> reports) const;
   void Publish(const std::string& temporary, const std::string& final_path) const;
 
   CheckpointWriterOptions options_;

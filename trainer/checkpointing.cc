@@ -16,6 +16,8 @@
 #include "checkpoint/reader.h"
 #include "checkpoint/sepia_source.h"
 #include "checkpoint/step_directories.h"
+#include "dist/agreement.h"
+#include "dist/gather.h"
 #include "trainer/train_config.pb.h"
 
 namespace sepia::trainer {
@@ -38,12 +40,15 @@ checkpoint::CheckpointWriterOptions WriterOptions(const CheckpointSettings& sett
 
 }  // namespace
 
-Checkpointing::Checkpointing(const LoadedConfig& config, AdamW& optimizer)
-    : config_(config),
-      settings_(config.settings.checkpoint),
-      optimizer_(optimizer),
-      writer_(WriterOptions(settings_)),
-      attachments_(Attachments(config.settings)) {}
+Checkpointing::Checkpointing(const LoadedConfig& config, AdamW& optimizer,
+                             dist::Communicator& world)
+    : config_(config), settings_(config.settings.checkpoint), optimizer_(optimizer), world_(world) {
+  dist::Agree(world_, [&] {
+    if (world_.rank() != 0) return;
+    writer_ = std::make_unique<checkpoint::CheckpointWriter>(WriterOptions(settings_));
+    attachments_ = Attachments(config.settings);
+  });
+}
 
 Checkpointing::~Checkpointing() {
   if (under_way_.valid()) under_way_.wait();
@@ -51,22 +56,39 @@ Checkpointing::~Checkpointing() {
 
 std::string Checkpointing::LoadOrInitialize(kernels::Context& ctx, bool fresh,
                                             checkpoint::TrainState* state) {
-  if (const auto newest = checkpoint::NewestCheckpoint(settings_.dir)) {
-    if (fresh) {
-      throw UserError(
-          fmt::format("--fresh: {} already holds a checkpoint; leave --fresh out to "
-                      "resume, or choose another --run-dir",
-                      *newest));
-    }
-    return Resume(ctx, *newest, state);
+  std::string start;
+  std::string newest;  // as rank 0 sees it: the others may look at a stale directory
+  dist::Agree(world_, [&] {
+    if (world_.rank() != 0) return;
+    newest = checkpoint::NewestCheckpoint(settings_.dir).value_or("");
+    if (newest.empty() || !fresh) return;
+    throw UserError(
+        fmt::format("--fresh: {} already holds a checkpoint; leave --fresh out to "
+                    "resume, or choose another --run-dir",
+                    newest));
+  });
+  newest = dist::BroadcastText(world_, newest, 0, "newest checkpoint");
+  const InitFromSettings& init = config_.settings.init_from;
+  if (!newest.empty()) {
+    dist::Agree(world_, [&] { Load(newest, state); });
+    last_saved_step_ = state->step;
+    start = fmt::format("resuming {} after step {}", newest, state->step);
+  } else if (!init.path.empty()) {
+    dist::Agree(world_, [&] {
+      const auto source = checkpoint::OpenModelSource(init.path);
+      StartFrom(*source, state);
+      start = fmt::format("{} of {} ({})", init.weights_only ? "weights" : "weights and optimizer",
+                          source->path(), source->format());
+    });
+  } else {
+    optimizer_.InitializeWeights(ctx, config_.settings.seed);
+    return fmt::format("random weights of seed {}", config_.settings.seed);
   }
-  if (!config_.settings.init_from.path.empty()) return StartFrom(ctx, state);
-  optimizer_.InitializeWeights(ctx, config_.settings.seed);
-  return fmt::format("random weights of seed {}", config_.settings.seed);
+  optimizer_.WeightsLoaded(ctx);
+  return start;
 }
 
-std::string Checkpointing::Resume(kernels::Context& ctx, const std::string& path,
-                                  checkpoint::TrainState* state) {
+void Checkpointing::Load(const std::string& path, checkpoint::TrainState* state) {
   const checkpoint::CheckpointReader reader(path);
   if (reader.train_state() == nullptr) {
     throw UserError(ExitCode::kBadData,
@@ -75,30 +97,25 @@ std::string Checkpointing::Resume(kernels::Context& ctx, const std::string& path
                                 path, path));
   }
   CheckSameRun(path, reader.config_text(), *reader.train_state(), *state);
-  LoadTensors(ctx, *checkpoint::OpenSepiaCheckpoint(path), /*moments=*/true);
+  LoadTensors(*checkpoint::OpenSepiaCheckpoint(path), /*moments=*/true);
   checkpoint::TrainState resumed = *reader.train_state();
   resumed.schedule = state->schedule;  // a changed one is allowed, and was logged
   *state = std::move(resumed);
-  last_saved_step_ = state->step;
-  return fmt::format("resuming {} after step {}", path, state->step);
 }
 
-std::string Checkpointing::StartFrom(kernels::Context& ctx, checkpoint::TrainState* state) {
-  const InitFromSettings& init = config_.settings.init_from;
-  const auto source = checkpoint::OpenModelSource(init.path);
-  const bool whole_run = !init.weights_only;
+void Checkpointing::StartFrom(const checkpoint::ModelSource& source,
+                              checkpoint::TrainState* state) {
+  const bool whole_run = !config_.settings.init_from.weights_only;
   if (whole_run) {
-    if (source->train_state() == nullptr || !source->Has(checkpoint::Role::kExpAvg)) {
+    if (source.train_state() == nullptr || !source.Has(checkpoint::Role::kExpAvg)) {
       throw UserError(
           fmt::format("init_from: {} ({}) has no optimizer state; set "
                       "init_from.weights_only: true",
-                      source->path(), source->format()));
+                      source.path(), source.format()));
     }
-    *state = Continued(*source, *state);
+    *state = Continued(source, *state);
   }
-  LoadTensors(ctx, *source, /*moments=*/whole_run);
-  return fmt::format("{} of {} ({})", whole_run ? "weights and optimizer" : "weights",
-                     source->path(), source->format());
+  LoadTensors(source, /*moments=*/whole_run);
 }
 
 // Architecture, data and seed must be those of the checkpoint; the rest may change and is logged.
@@ -139,8 +156,10 @@ checkpoint::TrainState Checkpointing::Continued(const checkpoint::ModelSource& s
     CheckSameRun(source.path(), "", state, ours);
     return state;
   }
-  LogWarn("{} does not say which data it was trained on; this run's data go on with sample {}",
-          source.path(), state.data.next_sample);
+  if (world_.rank() == 0) {
+    LogWarn("{} does not say which data it was trained on; this run's data go on with sample {}",
+            source.path(), state.data.next_sample);
+  }
   const int64_t next_sample = state.data.next_sample;
   state.data = ours.data;
   state.data.next_sample = next_sample;
@@ -150,8 +169,7 @@ checkpoint::TrainState Checkpointing::Continued(const checkpoint::ModelSource& s
   return state;
 }
 
-void Checkpointing::LoadTensors(kernels::Context& ctx, const checkpoint::ModelSource& source,
-                                bool moments) {
+void Checkpointing::LoadTensors(const checkpoint::ModelSource& source, bool moments) {
   const auto load = [&](const std::vector<NamedTensor>& tensors, checkpoint::Role role) {
     for (const NamedTensor& tensor : tensors) {
       source.ReadPart(tensor.name, {tensor.offset, tensor.view.shape()}, tensor.view, role);
@@ -162,7 +180,6 @@ void Checkpointing::LoadTensors(kernels::Context& ctx, const checkpoint::ModelSo
     load(optimizer_.FirstMoments(), checkpoint::Role::kExpAvg);
     load(optimizer_.SecondMoments(), checkpoint::Role::kExpAvgSq);
   }
-  optimizer_.WeightsLoaded(ctx);
 }
 
 // log_spaced: Pythia's 0, 1, 2, 4, ..., 512.
@@ -180,9 +197,10 @@ std::vector<checkpoint::CheckpointTensor> Checkpointing::Tensors() const {
       tensors.push_back({.tensor = std::move(tensor), .role = role, .read = nullptr});
     }
   };
-  add(optimizer_.Masters(), checkpoint::Role::kMaster);
-  add(optimizer_.FirstMoments(), checkpoint::Role::kExpAvg);
-  add(optimizer_.SecondMoments(), checkpoint::Role::kExpAvgSq);
+  constexpr auto kShare = AdamW::Share::kSaved;
+  add(optimizer_.Masters(kShare), checkpoint::Role::kMaster);
+  add(optimizer_.FirstMoments(kShare), checkpoint::Role::kExpAvg);
+  add(optimizer_.SecondMoments(kShare), checkpoint::Role::kExpAvgSq);
   return tensors;
 }
 
@@ -202,71 +220,138 @@ std::vector<checkpoint::CheckpointTensor> Checkpointing::Snapshot() {
   return tensors;
 }
 
-Checkpointing::Outcome Checkpointing::Write(
-    const std::vector<checkpoint::CheckpointTensor>& tensors, const checkpoint::TrainState& state) {
-  const Timer timer;
+// Agrees on a directory; false when it could not be made, which counts as a failed save.
+bool Checkpointing::BeginOnAllRanks(int64_t step) {
   Outcome outcome;
-  try {
-    outcome.path = writer_.Save({.step = state.step,
-                                 .model = &config_.resolved->model(),
-                                 .tensors = tensors,
-                                 .train_state = &state,
-                                 .config_text = config_.resolved_text,
-                                 .attachments = attachments_});
-  } catch (const std::exception& error) {
-    outcome.error = error.what();
+  if (writer_ != nullptr) {
+    try {
+      attempt_ = writer_->Begin(step, world_.size());
+    } catch (const std::exception& error) {
+      outcome.error = error.what();
+    }
   }
-  outcome.seconds = timer.Seconds();
-  return outcome;
+  outcome.error = dist::BroadcastText(world_, outcome.error, 0, "save: begin");
+  if (!outcome.error.empty()) {
+    Conclude(outcome);
+    return false;
+  }
+  const std::string uuid(attempt_.uuid.begin(), attempt_.uuid.end());
+  const std::string shared_uuid = dist::BroadcastText(world_, uuid, 0, "save: uuid");
+  std::copy(shared_uuid.begin(), shared_uuid.end(), attempt_.uuid.begin());
+  attempt_.directory = dist::BroadcastText(world_, attempt_.directory, 0, "save: directory");
+  attempt_.step = step;
+  attempt_.num_shards = world_.size();
+  return true;
+}
+
+// In the background, or at once.
+void Checkpointing::Run(std::function<std::string()> work) {
+  const auto policy = settings_.async ? std::launch::async : std::launch::deferred;
+  under_way_ = std::async(policy, [work = std::move(work)] {
+    const Timer timer;
+    Outcome outcome;
+    try {
+      outcome.text = work();
+    } catch (const std::exception& error) {
+      outcome.error = error.what();
+    }
+    outcome.seconds = timer.Seconds();
+    return outcome;
+  });
 }
 
 void Checkpointing::Save(const checkpoint::TrainState& state) {
   Collect();
   last_saved_step_ = state.step;
-  if (settings_.async) {
-    under_way_ = std::async(std::launch::async,
-                            [this, tensors = Snapshot(), state] { return Write(tensors, state); });
-    return;
-  }
-  std::promise<Outcome> done;
-  done.set_value(Write(Tensors(), state));
-  under_way_ = done.get_future();
-  Collect();
+  saved_state_ = state;
+  seconds_so_far_ = 0;
+  if (!BeginOnAllRanks(state.step)) return;
+  phase_ = Phase::kWriting;
+  Run([this, tensors = settings_.async ? Snapshot() : Tensors()] {
+    return checkpoint::WriteShardOf(attempt_, world_.rank(), tensors);
+  });
+  if (!settings_.async) Collect();
+}
+
+bool Checkpointing::AllReady() {
+  kernels::Context ctx;
+  int32_t ready = !under_way_.valid() ||
+                  under_way_.wait_for(std::chrono::seconds(0)) != std::future_status::timeout;
+  world_.AllReduce(ctx, TensorView(&ready, DType::kInt32, {1}), dist::ReduceOp::kMin, "save: poll")
+      .Wait();
+  return ready != 0;
 }
 
 void Checkpointing::Poll() {
-  if (under_way_.valid() &&
-      under_way_.wait_for(std::chrono::seconds(0)) == std::future_status::ready) {
-    Collect();
+  if (phase_ != Phase::kNone && AllReady()) Advance();
+}
+
+// Ends the present phase, waiting for this rank's part of it, and begins the next one.
+void Checkpointing::Advance() {
+  const Outcome own = under_way_.valid() ? under_way_.get() : Outcome();
+  seconds_so_far_ += own.seconds;
+  if (phase_ == Phase::kWriting) {
+    const std::vector<std::string> errors = dist::GatherTexts(world_, own.error, "save: errors");
+    const std::vector<std::string> reports = dist::GatherTexts(world_, own.text, "save: reports");
+    const auto failed = std::find_if(errors.begin(), errors.end(),
+                                     [](const std::string& error) { return !error.empty(); });
+    if (failed == errors.end()) return StartCommit(reports);
+    if (writer_ != nullptr) writer_->Abandon(attempt_);
+    return Conclude({.error = *failed});
   }
+  Conclude({.error = dist::BroadcastText(world_, own.error, 0, "save: outcome"),
+            .text = dist::BroadcastText(world_, own.text, 0, "save: path")});
+}
+
+void Checkpointing::StartCommit(const std::vector<std::string>& reports) {
+  phase_ = Phase::kCommitting;
+  if (writer_ == nullptr) return;
+  Run([this, reports] {
+    return writer_->Commit(attempt_,
+                           {.step = saved_state_.step,
+                            .model = &config_.resolved->model(),
+                            .tensors = {},
+                            .train_state = &saved_state_,
+                            .config_text = config_.resolved_text,
+                            .attachments = attachments_},
+                           reports);
+  });
 }
 
 void Checkpointing::Collect() {
-  if (!under_way_.valid()) return;
-  const Outcome outcome = under_way_.get();
-  save_seconds_ = std::max(save_seconds_, outcome.seconds);
+  while (phase_ != Phase::kNone) Advance();
+}
+
+void Checkpointing::Conclude(const Outcome& outcome) {
+  phase_ = Phase::kNone;
+  save_seconds_ = std::max(save_seconds_, seconds_so_far_);
   last_error_ = outcome.error;
   if (outcome.error.empty()) {
     failures_in_a_row_ = 0;
-    LogInfo("saved {} in {:.1f} s", outcome.path, outcome.seconds);
+    LogInfo("saved {} in {:.1f} s", outcome.text, seconds_so_far_);
     return;
   }
   ++failures_in_a_row_;
   if (failures_in_a_row_ >= settings_.max_failures) {
-    throw UserError(ExitCode::kCannotWrite,
-                    fmt::format("{} checkpoints in a row could not be saved; the last one: {}",
-                                failures_in_a_row_, outcome.error));
+    dist::Agree(world_, [&] {
+      throw UserError(ExitCode::kCannotWrite,
+                      fmt::format("{} checkpoints in a row could not be saved; the last one: {}",
+                                  failures_in_a_row_, outcome.error));
+    });
   }
-  LogWarn("checkpoint not saved ({} of {} failures in a row that are tolerated): {}",
-          failures_in_a_row_, settings_.max_failures - 1, outcome.error);
+  if (world_.rank() == 0) {
+    LogWarn("checkpoint not saved ({} of {} failures in a row that are tolerated): {}",
+            failures_in_a_row_, settings_.max_failures - 1, outcome.error);
+  }
 }
 
 void Checkpointing::Finish() {
   Collect();
-  if (!last_error_.empty()) {
+  dist::Agree(world_, [&] {
+    if (last_error_.empty()) return;
     throw UserError(ExitCode::kCannotWrite,
                     fmt::format("the last checkpoint could not be saved: {}", last_error_));
-  }
+  });
 }
 
 }  // namespace sepia::trainer

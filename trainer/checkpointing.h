@@ -1,12 +1,15 @@
 // When a run is saved, and how a saved run comes back: the seam between trainer/ and checkpoint/.
 //
-// Saves run in the background on a copy of the tensors (checkpoint.async). One that fails is
-// reported and the run goes on; after checkpoint.max_failures failures in a row it stops with 73.
-// A failed save never touches older checkpoints.
+// Every rank writes a shard with its share; rank 0 commits when all have. Saves run in the
+// background on a copy of the tensors (checkpoint.async). One that fails is reported and the run
+// goes on; after checkpoint.max_failures failures in a row it stops with 73. A failed save never
+// touches older checkpoints. All calls are collective, at the same step on all ranks.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <future>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -14,6 +17,7 @@
 #include "checkpoint/model_source.h"
 #include "checkpoint/train_state.h"
 #include "checkpoint/writer.h"
+#include "dist/communicator.h"
 #include "kernels/context.h"
 #include "trainer/config.h"
 #include "trainer/optimizer.h"
@@ -22,10 +26,10 @@ namespace sepia::trainer {
 
 class Checkpointing {
  public:
-  // Sweeps leftovers of interrupted saves: the caller holds the run's lock. Both arguments must
-  // outlive this object.
-  Checkpointing(const LoadedConfig& config, AdamW& optimizer);
-  // Waits for a save under way.
+  // Sweeps leftovers of interrupted saves: rank 0 holds the run's lock. The arguments must outlive
+  // this object.
+  Checkpointing(const LoadedConfig& config, AdamW& optimizer, dist::Communicator& world);
+  // Waits for this rank's part of a save under way.
   ~Checkpointing();
 
   // Fills the optimizer's tensors and `state` (which holds the values of a new run) from the newest
@@ -37,7 +41,7 @@ class Checkpointing {
   // Whether the config asks for a checkpoint after this step.
   bool Due(int64_t step) const;
   void Save(const checkpoint::TrainState& state);
-  // Logs the outcome of a background save that has ended.
+  // Brings a save under way forward if all ranks are ready for that, and logs its outcome.
   void Poll();
   // Waits for the last save and throws if it failed.
   void Finish();
@@ -46,33 +50,47 @@ class Checkpointing {
   double save_seconds() const { return save_seconds_; }         // of the longest save so far
 
  private:
+  // What a rank has to say about its part of a save.
   struct Outcome {
-    std::string error;  // empty: saved
-    std::string path;
+    std::string error = {};  // empty: done
+    std::string text = {};   // report of the shard, then path of the checkpoint
     double seconds = 0;
   };
+  // A save: each rank writes its shard, then rank 0 commits.
+  enum class Phase : uint8_t { kNone, kWriting, kCommitting };
 
-  std::string Resume(kernels::Context& ctx, const std::string& path, checkpoint::TrainState* state);
-  std::string StartFrom(kernels::Context& ctx, checkpoint::TrainState* state);
+  void Load(const std::string& path, checkpoint::TrainState* state);
+  void StartFrom(const checkpoint::ModelSource& source, checkpoint::TrainState* state);
   checkpoint::TrainState Continued(const checkpoint::ModelSource& source,
                                    const checkpoint::TrainState& ours) const;
   void CheckSameRun(const std::string& path, const std::string& config_text,
                     const checkpoint::TrainState& stored, const checkpoint::TrainState& ours) const;
-  void LoadTensors(kernels::Context& ctx, const checkpoint::ModelSource& source, bool moments);
+  void LoadTensors(const checkpoint::ModelSource& source, bool moments);
 
   std::vector<checkpoint::CheckpointTensor> Tensors() const;
   std::vector<checkpoint::CheckpointTensor> Snapshot();
-  Outcome Write(const std::vector<checkpoint::CheckpointTensor>& tensors,
-                const checkpoint::TrainState& state);
+  bool BeginOnAllRanks(int64_t step);
+  void Run(std::function<std::string()> work);
+  bool AllReady();
+  void Advance();
+  void StartCommit(const std::vector<std::string>& reports);
   void Collect();
+  void Conclude(const Outcome& outcome);
 
   const LoadedConfig& config_;
   const CheckpointSettings& settings_;
   AdamW& optimizer_;
-  checkpoint::CheckpointWriter writer_;
+  dist::Communicator& world_;
+  std::unique_ptr<checkpoint::CheckpointWriter> writer_;  // of rank 0
   std::vector<checkpoint::Attachment> attachments_;
   Buffer snapshot_;  // made by the first background save
+
+  Phase phase_ = Phase::kNone;
+  checkpoint::SaveAttempt attempt_;
+  checkpoint::TrainState saved_state_;
+  double seconds_so_far_ = 0;  // of the save under way: this rank's work, without waiting
   std::future<Outcome> under_way_;
+
   std::string last_error_;
   int failures_in_a_row_ = 0;
   int64_t last_saved_step_ = -1;

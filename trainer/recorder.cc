@@ -14,16 +14,21 @@ constexpr double kSmoothing = 0.1;
 }  // namespace
 
 Recorder::Recorder(const TrainSettings& settings, const RunDirectory& directory, int64_t first_step,
-                   int64_t last_step)
+                   int64_t last_step, bool writes)
     : logging_(settings.logging),
       total_steps_(settings.schedule.total_steps),
       first_step_(first_step),
-      last_step_(last_step),
-      metrics_(directory.metrics(), first_step) {
+      last_step_(last_step) {
+  if (!writes) return;
+  metrics_ = std::make_unique<MetricsFile>(directory.metrics(), first_step);
   if (logging_.tensorboard) events_ = std::make_unique<EventFile>(directory.path());
   for (const StepMetrics& metrics : history()) {
     best_valid_loss_ = std::fmin(best_valid_loss_, metrics.valid_loss);
   }
+}
+
+std::span<const StepMetrics> Recorder::history() const {
+  return metrics_ == nullptr ? std::span<const StepMetrics>() : metrics_->history();
 }
 
 void Recorder::Record(const StepMetrics& metrics) {
@@ -33,7 +38,7 @@ void Recorder::Record(const StepMetrics& metrics) {
   typical_step_seconds_ =
       settled ? (1 - kSmoothing) * typical_step_seconds_ + kSmoothing * seconds : seconds;
   best_valid_loss_ = std::fmin(best_valid_loss_, metrics.valid_loss);
-  metrics_.Append(metrics);
+  if (metrics_ != nullptr) metrics_->Append(metrics);
   if (events_ != nullptr) RecordScalars(metrics);
   const bool due = metrics.step == first_step_ + 1 || metrics.step == last_step_ ||
                    metrics.step % logging_.every_steps == 0;
@@ -59,7 +64,7 @@ void Recorder::RecordText(int64_t step, std::string_view tag, std::string_view t
 }
 
 void Recorder::Sync() {
-  metrics_.Sync();
+  if (metrics_ != nullptr) metrics_->Sync();
   if (events_ != nullptr) events_->Flush();
 }
 

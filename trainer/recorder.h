@@ -17,12 +17,13 @@ namespace sepia::trainer {
 
 class Recorder {
  public:
-  // Cuts metrics.jsonl back to `first_step`, from where the run goes on to `last_step`.
+  // Cuts metrics.jsonl back to `first_step`, from where the run goes on to `last_step`. Only one
+  // rank `writes`; the others' recorders log and measure.
   Recorder(const TrainSettings& settings, const RunDirectory& directory, int64_t first_step,
-           int64_t last_step);
+           int64_t last_step, bool writes);
 
-  // The steps before this start, oldest first.
-  std::span<const StepMetrics> history() const { return metrics_.history(); }
+  // The steps before this start, oldest first; none on ranks that do not write.
+  std::span<const StepMetrics> history() const;
 
   void Record(const StepMetrics& metrics);
   void RecordText(int64_t step, std::string_view tag, std::string_view text);
@@ -42,8 +43,8 @@ class Recorder {
   const int64_t total_steps_;
   const int64_t first_step_;
   const int64_t last_step_;
-  MetricsFile metrics_;
-  std::unique_ptr<EventFile> events_;  // null: not wanted
+  std::unique_ptr<MetricsFile> metrics_;  // null: does not write
+  std::unique_ptr<EventFile> events_;     // null: not wanted
   double typical_step_seconds_ = 0;
   double best_valid_loss_ = kNotMeasured;
 };

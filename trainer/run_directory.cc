@@ -31,7 +31,8 @@ void Lock(sepia::File& file) {
 
 }  // namespace
 
-RunDirectory::RunDirectory(const std::string& path) : path_(path) {
+RunDirectory::RunDirectory(const std::string& path, bool owner) : path_(path) {
+  if (!owner) return;
   CreateDirectories(path);
   lock_ = sepia::File::OpenForAppend(File("lock"));
   Lock(lock_);

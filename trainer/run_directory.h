@@ -13,9 +13,10 @@ namespace sepia::trainer {
 
 class RunDirectory {
  public:
-  // Creates what is missing and takes the lock. Throws UserError(kUsage) naming host and process
-  // when another run holds it, kCannotWrite when the place is read-only.
-  explicit RunDirectory(const std::string& path);
+  // Creates what is missing and takes the lock, for the run's one `owner`; its other processes only
+  // learn the names. Throws UserError(kUsage) naming host and process when another run holds the
+  // lock, kCannotWrite when the place is read-only.
+  explicit RunDirectory(const std::string& path, bool owner = true);
 
   const std::string& path() const { return path_; }
   std::string File(const std::string& name) const { return path_ + "/" + name; }

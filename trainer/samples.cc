@@ -68,7 +68,9 @@ void SampleWriter::Write(int64_t step, model::GptNeox& model, dist::Mesh& mesh,
     file += fmt::format("--- sample {} of step {}\n{}\n", i, step, text);
     if (i == 0) LogInfo("sample: {}", text);
   }
-  WriteFileAtomic(fmt::format("{}/step_{:08d}.txt", directory_, step), file);
+  if (mesh.world().rank() == 0) {
+    WriteFileAtomic(fmt::format("{}/step_{:08d}.txt", directory_, step), file);
+  }
 }
 
 }  // namespace sepia::trainer

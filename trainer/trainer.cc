@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "dist/agreement.h"
 #include "trainer/evaluation.h"
 #include "trainer/flops.h"
 #include "trainer/process.h"
@@ -20,9 +21,7 @@ ExitCode Trainer::Run() {
     if (ValidationDue()) metrics.valid_loss = Validate();
     recorder_->Record(metrics);
     JudgeStep(metrics);
-    if (samples_ != nullptr && samples_->Due(state_.step)) {
-      samples_->Write(state_.step, model_, mesh_, *recorder_);
-    }
+    if (samples_ != nullptr && samples_->Due(state_.step)) WriteSamples();
     checkpoints_.Poll();
     if (checkpoints_.Due(state_.step)) Save();
   }
@@ -132,11 +131,14 @@ void Trainer::JudgeStep(const StepMetrics& metrics) {
   state_.loss_scaler = scaler_.state();
   const int64_t limit = settings_.safety.max_skipped_in_a_row;
   if (limit > 0 && state_.skipped_in_a_row >= limit) {
-    throw Error(ExitCode::kNumerical,
-                fmt::format("step {}: loss or gradients were not finite in {} steps in a row; the "
-                            "run has diverged: resume from an older checkpoint with a lower "
-                            "optimizer.lr (safety.max_skipped_in_a_row sets the limit)",
-                            state_.step, limit));
+    dist::Agree(mesh_.world(), [&] {
+      throw Error(
+          ExitCode::kNumerical,
+          fmt::format("step {}: loss or gradients were not finite in {} steps in a row; the "
+                      "run has diverged: resume from an older checkpoint with a lower "
+                      "optimizer.lr (safety.max_skipped_in_a_row sets the limit)",
+                      state_.step, limit));
+    });
   }
 }
 
@@ -150,6 +152,12 @@ double Trainer::Validate() {
   return Evaluate(ctx_, model_, mesh_, settings_, datasets_.valid,
                   FirstValidationBatch(settings_.eval, state_.step), settings_.eval.steps)
       .loss;
+}
+
+// One tensor group samples; the others go on to the next step and wait for it there.
+void Trainer::WriteSamples() {
+  if (mesh_.data().rank() != 0) return;
+  samples_->Write(state_.step, model_, mesh_, *recorder_);
 }
 
 void Trainer::Save() {
@@ -174,6 +182,7 @@ ExitCode Trainer::Finish() {
   checkpoints_.Finish();
   recorder_->Sync();
   PrintFooter();
+  mesh_.world().Barrier("end of the run");  // nobody leaves while others may still fail
   return stopped_ ? ExitCode::kStopped : ExitCode::kDone;
 }
 

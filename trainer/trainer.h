@@ -44,7 +44,7 @@ struct TrainOptions {
 class Trainer {
  public:
   // Locks the run directory, opens the data, makes or loads the weights. Nothing of an existing run
-  // is changed before all that is well. `mesh` must outlive the trainer.
+  // is changed before all that is well. `mesh` must outlive the trainer. Collective, as Run.
   Trainer(LoadedConfig config, const TrainOptions& options, dist::Mesh& mesh);
   ~Trainer();
 
@@ -54,6 +54,8 @@ class Trainer {
 
  private:
   void Start();
+  void WriteDescription();
+  void ShareHistory();
   void PrintHeader();
   void PrintFooter() const;
 
@@ -68,6 +70,7 @@ class Trainer {
 
   bool ValidationDue() const;
   double Validate();
+  void WriteSamples();
   void Save();
   bool StopRequested();
   ExitCode Finish();

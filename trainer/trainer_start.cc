@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/sha256.h"
+#include "dist/agreement.h"
 #include "kernels/gemm_peak.h"
 #include "kernels/sep_attention.h"
 #include "trainer/flops.h"
@@ -85,23 +86,28 @@ Trainer::Trainer(LoadedConfig config, const TrainOptions& options, dist::Mesh& m
       settings_(config_.settings),
       options_(options),
       mesh_(mesh),
-      directory_(settings_.run_dir),
-      datasets_(OpenDatasets(config_, directory_.File("index_maps"))),
+      directory_(dist::Agreed(
+          mesh.world(), [&] { return RunDirectory(settings_.run_dir, mesh.world().rank() == 0); })),
+      datasets_(dist::Agreed(mesh.world(),
+                             [&] { return OpenDatasets(config_, directory_.File("index_maps")); })),
       model_(settings_.model, ModelOptionsOf(settings_), mesh),
       ctx_{.num_threads = NumThreads(settings_), .scratch = &model_.scratch()},
       optimizer_(settings_.optimizer, model_, mesh, settings_.parallel.zero_stage),
       scaler_(settings_.loss_scale, settings_.precision),
       schedule_(MakeSchedule(settings_)),
       attention_plan_(model::MakeAttentionPlan(settings_.model)),
-      checkpoints_(config_, optimizer_),
+      checkpoints_(config_, optimizer_, mesh.world()),
       state_(NewRun(settings_, *datasets_.train, scaler_)),
-      last_step_(LastStep(settings_, options)),
+      last_step_(dist::Agreed(mesh.world(), [&] { return LastStep(settings_, options); })),
       loss_z_(settings_.safety.zscore_window),
       grad_norm_z_(settings_.safety.zscore_window),
       loss_sum_(DType::kFloat64, {1}),
       grad_scale_(DType::kFloat32, {1}),
       sum_(DType::kFloat64, {1}),
       stop_(DType::kInt32, {1}) {
+  dist::RequireSame(mesh.world(), {.what = "the training data",
+                                   .value = state_.data.fingerprint,
+                                   .remedy = "give every node the same files"});
   start_ = checkpoints_.LoadOrInitialize(ctx_, options_.fresh, &state_);
   optimizer_.set_updates(state_.applied_steps);
   scaler_.Restore(state_.loss_scaler);
@@ -111,8 +117,24 @@ Trainer::Trainer(LoadedConfig config, const TrainOptions& options, dist::Mesh& m
 Trainer::~Trainer() = default;
 
 void Trainer::Start() {
-  AddLogFile(directory_.File(fmt::format("logs/rank_{}.log", mesh_.world().rank())));
+  const bool writes = mesh_.world().rank() == 0;
+  dist::Agree(mesh_.world(), [&] {
+    AddLogFile(directory_.File(fmt::format("logs/rank_{}.log", mesh_.world().rank())));
+    if (writes) WriteDescription();
+    recorder_ = std::make_unique<Recorder>(settings_, directory_, state_.step, last_step_, writes);
+    if (settings_.samples.every_steps > 0) {
+      samples_ = std::make_unique<SampleWriter>(settings_, directory_.samples(), ctx_.num_threads);
+    }
+    loader_ = std::make_unique<data::BatchLoader>(
+        LoaderOptions(settings_, mesh_, datasets_.train, state_.consumed_samples));
+  });
+  ShareHistory();
   peak_flops_ = PeakFlops(settings_);
+  if (writes) PrintHeader();
+}
+
+// The files that describe the run.
+void Trainer::WriteDescription() {
   WriteFileAtomic(directory_.config(), config_.resolved_text);
   WriteRunManifest(
       directory_.manifest(),
@@ -127,17 +149,24 @@ void Trainer::Start() {
        .ranks = mesh_.world().size(),
        .threads = ctx_.num_threads,
        .attention_isa = kernels::SepAttentionIsaName(settings_.compute_dtype())});
-  recorder_ = std::make_unique<Recorder>(settings_, directory_, state_.step, last_step_);
-  for (const StepMetrics& past : recorder_->history()) {
-    loss_z_.Push(past.loss);
-    grad_norm_z_.Push(past.grad_norm);
+}
+
+// All ranks judge a step by the same past, which rank 0 has read.
+void Trainer::ShareHistory() {
+  std::vector<double> past;
+  for (const StepMetrics& step : recorder_->history()) {
+    past.push_back(step.loss);
+    past.push_back(step.grad_norm);
   }
-  if (settings_.samples.every_steps > 0) {
-    samples_ = std::make_unique<SampleWriter>(settings_, directory_.samples(), ctx_.num_threads);
+  auto count = static_cast<int64_t>(past.size());
+  dist::Communicator& world = mesh_.world();
+  world.Broadcast(ctx_, TensorView(&count, DType::kInt64, {1}), 0, "history size").Wait();
+  past.resize(static_cast<size_t>(count));
+  world.Broadcast(ctx_, TensorView::Of(std::span(past), {count}), 0, "history").Wait();
+  for (size_t i = 0; i < past.size(); i += 2) {
+    loss_z_.Push(past[i]);
+    grad_norm_z_.Push(past[i + 1]);
   }
-  loader_ = std::make_unique<data::BatchLoader>(
-      LoaderOptions(settings_, mesh_, datasets_.train, state_.consumed_samples));
-  PrintHeader();
 }
 
 void Trainer::PrintHeader() {

@@ -32,6 +32,16 @@ int UnlinkedFile(const std::string& content) {
   return fd;
 }
 
+// mpirun with several ranks on this machine, however few processors it has.
+std::vector<std::string> LaunchWords(int ranks) {
+  // Containers run tests as root, which mpirun takes for a mistake.
+  setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 0);
+  setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 0);
+  return {
+      SEPIA_MPIRUN, "--oversubscribe",    "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1",
+      "-n",         std::to_string(ranks)};
+}
+
 // After fork: only system calls.
 [[noreturn]] void Exec(int input_fd, int output_fd, const ProcessOptions& options, char** argv) {
   dup2(input_fd, STDIN_FILENO);
@@ -62,7 +72,9 @@ SepiaProcess::SepiaProcess(const std::vector<std::string>& args, const ProcessOp
     : output_fd_(UnlinkedFile("")) {
   // Threads that spin while they wait take the cores from other tests.
   setenv("OMP_WAIT_POLICY", "passive", 0);
-  std::vector<std::string> words = {SEPIA_BINARY};
+  std::vector<std::string> words;
+  if (options.ranks > 0) words = LaunchWords(options.ranks);
+  words.emplace_back(SEPIA_BINARY);
   words.insert(words.end(), args.begin(), args.end());
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());

@@ -15,13 +15,14 @@ struct ProcessResult {
 };
 
 struct ProcessOptions {
+  int ranks = 0;               // started by mpirun; 0: one process without it
   int64_t max_file_bytes = 0;  // RLIMIT_FSIZE; 0: no limit
   std::string input = {};      // what standard input holds
 };
 
 class SepiaProcess {
  public:
-  // Starts `sepia args...`.
+  // Starts `sepia args...`, under mpirun where options.ranks says so.
   explicit SepiaProcess(const std::vector<std::string>& args, const ProcessOptions& options = {});
   // Kills it if it still runs.
   ~SepiaProcess();

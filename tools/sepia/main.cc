@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "dist/agreement.h"
 #include "tools/sepia/command.h"
 #include "tools/sepia/openmp_settings.h"
 #include "tools/sepia/usage_error.h"
@@ -57,6 +58,8 @@ int main(int argc, char** argv) {
   std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit is an error of write(), as a full disk is
   try {
     return Run(argc, argv);
+  } catch (const sepia::dist::AgreedError& error) {
+    return static_cast<int>(error.code());  // rank 0 has said why
   } catch (const sepia::Error& error) {
     // A stop on request is no error.
     const bool stopped = error.code() == sepia::ExitCode::kStopped;

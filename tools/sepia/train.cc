@@ -4,8 +4,11 @@
 #include <vector>
 
 #include "base/log.h"
+#include "base/sha256.h"
+#include "dist/agreement.h"
 #include "dist/mesh.h"
 #include "tools/sepia/command.h"
+#include "tools/sepia/ranks.h"
 #include "tools/sepia/set_option.h"
 #include "trainer/config.h"
 #include "trainer/duration.h"
@@ -23,6 +26,25 @@ struct TrainCommand {
   trainer::TrainOptions options;
 };
 
+// Collective.
+ExitCode TrainOnRanks(const TrainCommand& command, std::unique_ptr<dist::Communicator> world) {
+  trainer::LoadedConfig config = dist::Agreed(*world, [&] {
+    trainer::LoadedConfig loaded =
+        trainer::LoadConfig(command.config, command.overrides, {.ranks = world->size()});
+    trainer::RequireDevice(loaded.settings.device);
+    return loaded;
+  });
+  dist::RequireSame(*world, {.what = "the resolved config (its SHA-256)",
+                             .value = Sha256Hex(config.resolved_text),
+                             .remedy = "give every rank the same file and options"});
+  if (world->rank() == 0) {
+    for (const std::string& warning : config.warnings) LogWarn("{}", warning);
+  }
+  dist::Mesh mesh(std::move(world), config.settings.parallel.tensor);
+  trainer::Trainer trainer(std::move(config), command.options, mesh);
+  return trainer.Run();
+}
+
 void RunTrain(TrainCommand command) {
   if (!command.run_dir.empty()) {
     command.overrides.push_back("run_dir=" + command.run_dir);
@@ -30,14 +52,7 @@ void RunTrain(TrainCommand command) {
   if (!command.max_wall_time.empty()) {
     command.options.max_wall_seconds = trainer::ParseDuration(command.max_wall_time);
   }
-  auto world = dist::MakeSelfCommunicator();
-  trainer::LoadedConfig config =
-      trainer::LoadConfig(command.config, command.overrides, {.ranks = world->size()});
-  trainer::RequireDevice(config.settings.device);
-  for (const std::string& warning : config.warnings) LogWarn("{}", warning);
-  dist::Mesh mesh(std::move(world), config.settings.parallel.tensor);
-  trainer::Trainer trainer(std::move(config), command.options, mesh);
-  const ExitCode code = trainer.Run();
+  const ExitCode code = TrainOnRanks(command, JoinWorld());
   if (code != ExitCode::kDone) throw Error(code, "stopped on request; the same command resumes");
 }
 
@@ -68,7 +83,8 @@ void AddTrainCommand(CLI::App& app) {
       "  sepia train configs/pythia-160m.textproto --run-dir runs/160m\n"
       "  sepia train run.textproto --set batch.micro=4 --set precision=BF16\n"
       "  sepia train run.textproto --steps 100            # the first 100 steps of a longer run\n"
-      "  sepia train run.textproto --max-wall-time 3h45m  # inside a 4-hour job");
+      "  sepia train run.textproto --max-wall-time 3h45m  # inside a 4-hour job\n"
+      "  mpirun -n 8 --hostfile hosts sepia train run.textproto --set parallel.tensor=2");
   command->final_callback([options] { RunTrain(*options); });
 }
 
