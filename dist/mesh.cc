@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "dist/agreement.h"
 #include "dist/gather.h"
 
 namespace sepia::dist {

@@ -13,7 +13,8 @@ namespace sepia::dist {
 class Mesh {
  public:
   // Collective. `tensor` must divide the world size, and the ranks of a tensor group must run on
-  // one node (`node` is this rank's): they talk in every block. Throws UserError(kUsage) otherwise.
+  // one node (`node` is this rank's): they talk in every block. Throws Error(kUsage) otherwise, as
+  // Agree does.
   Mesh(std::unique_ptr<Communicator> world, int tensor, const std::string& node = NodeName());
 
   Communicator& world() { return *world_; }

@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "dist/agreement.h"
 #include "dist/thread_ranks.h"
 
 namespace sepia::dist {
@@ -73,7 +74,8 @@ TEST(Mesh, KeepsTensorGroupsInsideANode) {
   try {
     make(3);
     FAIL() << "ranks 0-2 are on two nodes";
-  } catch (const UserError& error) {
+  } catch (const AgreedError& error) {
+    EXPECT_EQ(error.code(), ExitCode::kUsage);
     EXPECT_THAT(error.what(), testing::HasSubstr("ranks 0 (on a) and 2 (on b)"));
     EXPECT_THAT(error.what(), testing::HasSubstr("one of: 1, 2"));
   }

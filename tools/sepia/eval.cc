@@ -1,13 +1,17 @@
 // sepia eval: loss and perplexity over a tokenised corpus.
 #include <cmath>
 #include <cstdio>
+#include <memory>
+#include <utility>
 
 #include <nlohmann/json.hpp>
 
 #include "base/log.h"
 #include "data/indexed_dataset.h"
+#include "dist/agreement.h"
 #include "tools/sepia/command.h"
 #include "tools/sepia/loaded_model.h"
+#include "tools/sepia/ranks.h"
 
 namespace sepia::tools {
 namespace {
@@ -60,37 +64,69 @@ class Windows {
 };
 
 // Windows [first, ...) of equal length, `most` at most.
-Batch NextBatch(const Windows& windows, const model::GptNeox& model, int64_t first, int64_t most) {
-  const int64_t length = windows.length(first);
+int64_t RowsOfBatch(const Windows& windows, int64_t first, int64_t most) {
+  int64_t rows = 1;
+  while (rows < most && first + rows < windows.count() &&
+         windows.length(first + rows) == windows.length(first)) {
+    ++rows;
+  }
+  return rows;
+}
+
+Batch ReadBatch(const Windows& windows, const model::GptNeox& model, int64_t first, int64_t rows) {
   std::vector<int32_t> tokens, targets, window;
-  int64_t rows = 0;
-  while (rows < most && first + rows < windows.count() && windows.length(first + rows) == length) {
-    windows.Read(first + rows++, model.config().vocab_size, &window);
+  for (int64_t row = 0; row < rows; ++row) {
+    windows.Read(first + row, model.config().vocab_size, &window);
     tokens.insert(tokens.end(), window.begin(), window.end() - 1);
     targets.insert(targets.end(), window.begin() + 1, window.end());
   }
-  return MakeBatch(model.attention_plan(), std::move(tokens), std::move(targets), rows, length);
+  return MakeBatch(model.attention_plan(), std::move(tokens), std::move(targets), rows,
+                   windows.length(first));
+}
+
+struct Sums {
+  double loss = 0, targets = 0;
+};
+
+// Data ranks take turns, batch by batch.
+Sums SumLosses(const Windows& windows, int64_t batch_size, LoadedModel& loaded) {
+  dist::Communicator& data = loaded.mesh().data();
+  Sums sums;
+  int64_t k = 0;
+  for (int64_t number = 0; k < windows.count(); ++number) {
+    const int64_t rows = RowsOfBatch(windows, k, batch_size);
+    if (number % data.size() == data.rank()) {
+      const Batch batch = ReadBatch(windows, loaded.model(), k, rows);
+      loaded.model().Forward(loaded.ctx(), batch);
+      loaded.model().Loss(loaded.ctx(), batch, TensorView(&sums.loss, DType::kFloat64, {1}),
+                          GradMode::kAccumulate);
+      sums.targets += static_cast<double>(batch.num_targets());
+    }
+    k += rows;
+    LogDebug("{} of {} windows", k, windows.count());
+  }
+  data.AllReduce(loaded.ctx(), TensorView(&sums.loss, DType::kFloat64, {1}), dist::ReduceOp::kSum,
+                 "loss")
+      .Wait();
+  data.AllReduce(loaded.ctx(), TensorView(&sums.targets, DType::kFloat64, {1}),
+                 dist::ReduceOp::kSum, "targets")
+      .Wait();
+  return sums;
 }
 
 void RunEval(const EvalOptions& options) {
-  const OpenedModel opened(options.source);
-  const data::IndexedDataset dataset(options.data);
+  std::unique_ptr<dist::Communicator> world = JoinWorld();
+  const OpenedModel opened = OpenedModel::OpenOn(*world, options.source);
+  const auto dataset =
+      dist::Agreed(*world, [&] { return std::make_unique<data::IndexedDataset>(options.data); });
   const int64_t seq = options.seq > 0 ? options.seq : opened.model_config().max_positions;
-  const Windows windows(dataset, seq, options.max_samples);
-  LoadedModel loaded(opened, {.batch_size = options.batch, .seq_length = seq});
-  double loss_sum = 0;
-  int64_t num_targets = 0;
-  for (int64_t k = 0; k < windows.count();) {
-    const Batch batch = NextBatch(windows, loaded.model(), k, options.batch);
-    loaded.model().Forward(loaded.ctx(), batch);
-    loaded.model().Loss(loaded.ctx(), batch, TensorView(&loss_sum, DType::kFloat64, {1}),
-                        GradMode::kAccumulate);
-    k += batch.batch_size;
-    num_targets += batch.num_targets();
-    LogDebug("{} of {} windows, loss so far {:.4f}", k, windows.count(),
-             loss_sum / static_cast<double>(num_targets));
-  }
-  const double loss = loss_sum / static_cast<double>(num_targets);
+  const auto windows =
+      dist::Agreed(*world, [&] { return Windows(*dataset, seq, options.max_samples); });
+  LoadedModel loaded(opened, {.batch_size = options.batch, .seq_length = seq}, std::move(world));
+  const Sums sums = SumLosses(windows, options.batch, loaded);
+  if (loaded.mesh().world().rank() != 0) return;
+  const auto num_targets = static_cast<int64_t>(sums.targets);
+  const double loss = sums.loss / sums.targets;
   if (options.json) {
     const nlohmann::ordered_json result = {{"loss", loss},
                                            {"perplexity", std::exp(loss)},

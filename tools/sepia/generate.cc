@@ -1,15 +1,19 @@
 // sepia generate: continues a prompt.
 #include <cstdio>
+#include <memory>
 #include <optional>
+#include <utility>
 
 #include <nlohmann/json.hpp>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "data/tokenizer/tokenizer.h"
+#include "dist/agreement.h"
 #include "model/generate.h"
 #include "tools/sepia/command.h"
 #include "tools/sepia/loaded_model.h"
+#include "tools/sepia/ranks.h"
 
 namespace sepia::tools {
 namespace {
@@ -43,16 +47,22 @@ std::vector<int32_t> PromptTokens(const std::string& prompt, const data::Tokeniz
   return tokens;
 }
 
-void RunGenerate(const GenerateCommandOptions& options) {
-  const OpenedModel opened(options.source);
-  const data::Tokenizer tokenizer = data::Tokenizer::Load(TokenizerPath(options.tokenizer, opened));
+data::Tokenizer LoadTokenizer(const GenerateCommandOptions& options, const OpenedModel& opened) {
+  data::Tokenizer tokenizer = data::Tokenizer::Load(TokenizerPath(options.tokenizer, opened));
   if (tokenizer.vocab_size() > opened.model_config().vocab_size) {
     throw UserError(
         fmt::format("the tokenizer has {} tokens, the model only {}; use the tokenizer "
                     "that the model was trained with",
                     tokenizer.vocab_size(), opened.model_config().vocab_size));
   }
-  const std::vector<int32_t> prompt = PromptTokens(options.prompt, tokenizer);
+  return tokenizer;
+}
+
+void RunGenerate(const GenerateCommandOptions& options) {
+  std::unique_ptr<dist::Communicator> world = JoinWorld();
+  const OpenedModel opened = OpenedModel::OpenOn(*world, options.source);
+  const auto tokenizer = dist::Agreed(*world, [&] { return LoadTokenizer(options, opened); });
+  const auto prompt = dist::Agreed(*world, [&] { return PromptTokens(options.prompt, tokenizer); });
   model::GenerateOptions generate;
   generate.max_tokens = options.max_tokens;
   generate.num_threads = opened.num_threads();
@@ -63,11 +73,12 @@ void RunGenerate(const GenerateCommandOptions& options) {
                        .vocab_size = tokenizer.vocab_size()};
   if (!options.ignore_eod) generate.stop_token = EndOfDocument(tokenizer).value_or(-1);
 
-  LoadedModel loaded(opened, {.batch_size = 1, .seq_length = 1});
+  LoadedModel loaded(opened, {.batch_size = 1, .seq_length = 1}, std::move(world));
   const Timer timer;
   const std::vector<int32_t> tokens =
       model::Generate(loaded.model(), loaded.mesh(), prompt, generate);
   const double seconds = timer.Seconds();
+  if (loaded.mesh().world().rank() != 0) return;  // all ranks have drawn the same tokens
   const std::string text = tokenizer.Decode(tokens);
   if (options.json) {
     const nlohmann::ordered_json result = {

@@ -6,6 +6,7 @@
 
 #include "base/buffer.h"
 #include "base/log.h"
+#include "dist/agreement.h"
 #include "tools/sepia/set_option.h"
 #include "trainer/machine.h"
 #include "trainer/memory_plan.h"
@@ -14,7 +15,7 @@ namespace sepia::tools {
 namespace {
 
 void LoadWeights(const checkpoint::ModelSource& source, kernels::Context& ctx,
-                 model::GptNeox& model) {
+                 dist::Communicator& tensor, model::GptNeox& model) {
   int64_t largest = 0;
   for (const model::ParamSpec& spec : model.parameters().specs()) {
     largest = std::max(largest, spec.shape.num_elements());
@@ -22,8 +23,9 @@ void LoadWeights(const checkpoint::ModelSource& source, kernels::Context& ctx,
   const OwnedTensor staging(DType::kFloat32, {largest});
   int number = 0;
   for (const model::ParamSpec& spec : model.parameters().specs()) {
-    const TensorView values(staging.view().raw(), DType::kFloat32, spec.shape);
-    source.ReadTensor(spec.hf_name, values);
+    const model::ParamPart part = PartOfTensorRank(spec, tensor.rank(), tensor.size());
+    const TensorView values(staging.view().raw(), DType::kFloat32, part.shape);
+    source.ReadPart(spec.hf_name, {part.offset, part.shape}, values);
     model.SetWeight(ctx, number++, values);
   }
 }
@@ -59,6 +61,10 @@ void AddModelSourceOptions(CLI::App* command, ModelSourceOptions* options) {
                "here model.attention.*, precision, numerics or threads");
 }
 
+OpenedModel OpenedModel::OpenOn(dist::Communicator& world, const ModelSourceOptions& options) {
+  return dist::Agreed(world, [&] { return OpenedModel(options); });
+}
+
 OpenedModel::OpenedModel(const ModelSourceOptions& options)
     : config(trainer::LoadModelSourceConfig(options.model, options.overrides)),
       source(checkpoint::OpenModelSource(options.model)) {
@@ -69,15 +75,17 @@ OpenedModel::OpenedModel(const ModelSourceOptions& options)
 
 int OpenedModel::num_threads() const { return trainer::NumThreads(settings()); }
 
-LoadedModel::LoadedModel(const OpenedModel& opened, const LoadedModelSize& size)
-    : mesh_(dist::MakeSelfCommunicator(), opened.settings().parallel.tensor) {
+LoadedModel::LoadedModel(const OpenedModel& opened, const LoadedModelSize& size,
+                         std::unique_ptr<dist::Communicator> world)
+    : mesh_(std::move(world), opened.settings().parallel.tensor) {
   const model::ModelConfig& config = opened.model_config();
-  if (size.seq_length > config.max_positions) {
+  dist::Agree(mesh_.world(), [&] {
+    if (size.seq_length <= config.max_positions) return;
     throw UserError(
         fmt::format("{} tokens in a row, but the model has {} positions; use at most "
                     "that many",
                     size.seq_length, config.max_positions));
-  }
+  });
   model_ = std::make_unique<model::GptNeox>(
       config,
       model::ModelOptions{.compute_dtype = opened.settings().compute_dtype(),
@@ -89,7 +97,7 @@ LoadedModel::LoadedModel(const OpenedModel& opened, const LoadedModelSize& size)
                           .num_threads = opened.num_threads()},
       mesh_);
   ctx_ = {.num_threads = opened.num_threads(), .scratch = &model_->scratch()};
-  LoadWeights(*opened.source, ctx_, *model_);
+  dist::Agree(mesh_.world(), [&] { LoadWeights(*opened.source, ctx_, mesh_.tensor(), *model_); });
 }
 
 Batch MakeBatch(const model::AttentionPlan& plan, std::vector<int32_t> tokens,

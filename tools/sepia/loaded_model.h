@@ -26,6 +26,9 @@ void AddModelSourceOptions(CLI::App* command, ModelSourceOptions* options);
 
 // An opened source and how to run it. Warnings (activation overridden, ...) have been logged.
 struct OpenedModel {
+  // One fate for all ranks. Collective.
+  static OpenedModel OpenOn(dist::Communicator& world, const ModelSourceOptions& options);
+
   explicit OpenedModel(const ModelSourceOptions& options);
 
   const trainer::TrainSettings& settings() const { return config.settings; }
@@ -44,9 +47,10 @@ struct LoadedModelSize {
 
 class LoadedModel {
  public:
-  // Allocates the model and reads the weights. Throws UserError when seq_length is past the model's
-  // positions.
-  LoadedModel(const OpenedModel& opened, const LoadedModelSize& size);
+  // Allocates the model and reads this rank's part of the weights. Throws UserError when seq_length
+  // is past the model's positions. Collective.
+  LoadedModel(const OpenedModel& opened, const LoadedModelSize& size,
+              std::unique_ptr<dist::Communicator> world);
 
   model::GptNeox& model() { return *model_; }
   dist::Mesh& mesh() { return mesh_; }

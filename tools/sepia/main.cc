@@ -54,6 +54,7 @@ int Run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  sepia::tools::ShareProcessorsAmongRanks();
   sepia::tools::LimitOpenMpSpinning(argv);
   std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit is an error of write(), as a full disk is
   try {

@@ -1,7 +1,9 @@
 #include "tools/sepia/openmp_settings.h"
 
+#include <sched.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <climits>
 #include <cstdlib>
 #include <string>
@@ -26,6 +28,17 @@ void LimitOpenMpSpinning(char** argv) {
   const std::string path = ExecutablePath();
   if (path.empty() || setenv("GOMP_SPINCOUNT", kSpinCount, 1) != 0) return;
   execv(path.c_str(), argv);
+}
+
+void ShareProcessorsAmongRanks() {
+  const char* local_ranks = std::getenv("OMPI_COMM_WORLD_LOCAL_SIZE");
+  if (local_ranks == nullptr || std::getenv("OMP_NUM_THREADS") != nullptr) return;
+  const long ranks = std::strtol(local_ranks, nullptr, 10);
+  const long processors = sysconf(_SC_NPROCESSORS_ONLN);
+  cpu_set_t allowed;
+  if (ranks < 2 || sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return;
+  if (CPU_COUNT(&allowed) < processors) return;  // a share of its own
+  setenv("OMP_NUM_THREADS", std::to_string(std::max(1L, processors / ranks)).c_str(), 1);
 }
 
 }  // namespace sepia::tools

@@ -12,4 +12,9 @@ namespace sepia::tools {
 // Call first in main(). `argv` as main got it. Returns, with no effect, where the system refuses.
 void LimitOpenMpSpinning(char** argv);
 
+// Where mpirun has started several processes on this machine and tied none of them to processors of
+// its own (--bind-to none), gives each its share of threads by setting OMP_NUM_THREADS. Does
+// nothing when that is set already. Call before LimitOpenMpSpinning.
+void ShareProcessorsAmongRanks();
+
 }  // namespace sepia::tools

@@ -1,11 +1,19 @@
 // sepia probe: one forward and backward pass on given tokens, for comparison with other software.
 #include <cmath>
+#include <memory>
+#include <type_traits>
+#include <utility>
+#include <vector>
 
 #include "base/buffer.h"
 #include "base/log.h"
 #include "checkpoint/safetensors.h"
+#include "dist/agreement.h"
+#include "kernels/elementwise.h"
+#include "model/gather.h"
 #include "tools/sepia/command.h"
 #include "tools/sepia/loaded_model.h"
+#include "tools/sepia/ranks.h"
 
 namespace sepia::tools {
 namespace {
@@ -74,40 +82,95 @@ Batch ReadBatch(const std::string& path, const model::ModelConfig& config) {
   return batch;
 }
 
-void RunProbe(const ProbeOptions& options) {
-  const OpenedModel opened(options.source);
-  const Batch batch = ReadBatch(options.tokens, opened.model_config());
-  LoadedModel loaded(
-      opened, {.batch_size = batch.batch_size, .seq_length = batch.seq_length, .gradients = true});
-  model::GptNeox& model = loaded.model();
+// Rows [begin, end) of a batch.
+Batch CutRows(const Batch& batch, const model::AttentionPlan& plan, int64_t begin, int64_t end) {
+  const auto cut = [&](const auto& values) {
+    const auto first = values.begin() + begin * batch.seq_length;
+    return std::decay_t<decltype(values)>(first, first + (end - begin) * batch.seq_length);
+  };
+  Batch rows =
+      MakeBatch(plan, cut(batch.tokens), cut(batch.targets), end - begin, batch.seq_length);
+  rows.loss_mask = cut(batch.loss_mask);
+  return rows;
+}
 
-  model.Forward(loaded.ctx(), batch);
-  const OwnedTensor logits(DType::kFloat32,
-                           {batch.batch_size, batch.seq_length, opened.model_config().vocab_size});
-  model.Logits(loaded.ctx(), batch, logits);
+// Data ranks share the rows of the batch; the results of all come together on every rank.
+class Probe {
+ public:
+  Probe(LoadedModel& loaded, const Batch& batch)
+      : loaded_(loaded), model_(loaded.model()), data_(loaded.mesh().data()), whole_(batch) {
+    begin_ = batch.batch_size * data_.rank() / data_.size();
+    const int64_t end = batch.batch_size * (data_.rank() + 1) / data_.size();
+    rows_ = CutRows(batch, model_.attention_plan(), begin_, end);
+    model_.Forward(loaded.ctx(), rows_);
+  }
+
+  // [B, T, V]: each rank's rows, zero elsewhere, added up.
+  OwnedTensor Logits() {
+    const int64_t vocab_size = model_.config().vocab_size;
+    OwnedTensor logits(DType::kFloat32, {whole_.batch_size, whole_.seq_length, vocab_size});
+    kernels::Zero(loaded_.ctx(), logits);
+    model_.Logits(loaded_.ctx(), rows_, logits.view().Rows(begin_, rows_.batch_size));
+    data_.AllReduce(loaded_.ctx(), logits, dist::ReduceOp::kSum, "logits").Wait();
+    return logits;
+  }
+
+  // Sum of losses; leaves the gradients of their mean, times loss_scale, in the model.
+  double Backward(float loss_scale) {
+    double loss_sum = 0;
+    const TensorView loss(&loss_sum, DType::kFloat64, {1});
+    const float grad_scale = loss_scale / static_cast<float>(whole_.num_targets());
+    model_.Backward(loaded_.ctx(), rows_,
+                    {.grad_scale = ConstTensorView(&grad_scale, DType::kFloat32, {1}),
+                     .loss_sum = loss,
+                     .loss_mode = GradMode::kOverwrite,
+                     .grad_mode = GradMode::kOverwrite});
+    model_.SumPartialGradients(loaded_.ctx());
+    data_.AllReduce(loaded_.ctx(), model_.grads(), dist::ReduceOp::kSum, "gradients").Wait();
+    data_.AllReduce(loaded_.ctx(), loss, dist::ReduceOp::kSum, "loss").Wait();
+    return loss_sum;
+  }
+
+ private:
+  LoadedModel& loaded_;
+  model::GptNeox& model_;
+  dist::Communicator& data_;
+  const Batch& whole_;
+  int64_t begin_;
+  Batch rows_;
+};
+
+void RunProbe(const ProbeOptions& options) {
+  std::unique_ptr<dist::Communicator> world = JoinWorld();
+  const OpenedModel opened = OpenedModel::OpenOn(*world, options.source);
+  const Batch batch =
+      dist::Agreed(*world, [&] { return ReadBatch(options.tokens, opened.model_config()); });
+  LoadedModel loaded(
+      opened, {.batch_size = batch.batch_size, .seq_length = batch.seq_length, .gradients = true},
+      std::move(world));
+  Probe probe(loaded, batch);
+  const OwnedTensor logits = probe.Logits();
 
   // FP16 gradients are scaled as in a run's first steps, and unscaled for the output.
   const bool scaled = opened.settings().precision == trainer::Precision::kFp16;
   const auto loss_scale =
       scaled ? std::exp2f(static_cast<float>(opened.settings().loss_scale.initial_scale_power)) : 1;
-  const auto num_targets = static_cast<float>(batch.num_targets());
-  const float grad_scale = loss_scale / num_targets;
-  double loss_sum = 0;
-  model.Backward(loaded.ctx(), batch,
-                 {.grad_scale = ConstTensorView(&grad_scale, DType::kFloat32, {1}),
-                  .loss_sum = TensorView(&loss_sum, DType::kFloat64, {1}),
-                  .loss_mode = GradMode::kOverwrite,
-                  .grad_mode = GradMode::kOverwrite});
+  const double loss_sum = probe.Backward(loss_scale);
+  auto loss = static_cast<float>(loss_sum / static_cast<double>(batch.num_targets()));
+  model::GptNeox& model = loaded.model();
   for (float& gradient : model.grads().span<float>()) gradient /= loss_scale;
 
-  auto loss = static_cast<float>(loss_sum / static_cast<double>(num_targets));
   std::vector<checkpoint::SafetensorsTensor> tensors = {
       {"logits", logits.view()}, {"loss", TensorView(&loss, DType::kFloat32, {1})}};
+  std::vector<OwnedTensor> gradients;
   int number = 0;
   for (const model::ParamSpec& spec : model.parameters().specs()) {
-    tensors.push_back({"grad." + spec.hf_name, model.grad(number++)});
+    gradients.push_back(GatherWhole(loaded.ctx(), loaded.mesh(), spec, model.grad(number++)));
+    tensors.push_back({"grad." + spec.hf_name, gradients.back().view()});
   }
-  checkpoint::WriteSafetensors(options.out, tensors);
+  dist::Agree(loaded.mesh().world(), [&] {
+    if (loaded.mesh().world().rank() == 0) checkpoint::WriteSafetensors(options.out, tensors);
+  });
   LogInfo("loss {:.6f} over {} targets; {} tensors in {}", loss, batch.num_targets(),
           tensors.size(), options.out);
 }
