@@ -43,6 +43,11 @@ if(SEPIA_CUDA STREQUAL "ON")
   endif()
   set(CMAKE_CUDA_ARCHITECTURES 80-real 90)
   enable_language(CUDA)
+  # CMake 3.25 does not know how to ask nvcc for C++20.
+  if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+    set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+  endif()
   find_package(CUDAToolkit REQUIRED)
 endif()
 

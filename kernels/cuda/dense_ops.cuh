@@ -29,7 +29,7 @@ struct ReduceColumnsParams {
   bool add;
 };
 
-static SEPIA_KERNEL(kDenseThreads, 1) ReduceColumns(const ReduceColumnsParams p) {
+[[maybe_unused]] static SEPIA_KERNEL(kDenseThreads, 1) ReduceColumns(const ReduceColumnsParams p) {
   const int64_t column = static_cast<int64_t>(BlockIndexX()) * kDenseThreads + ThreadIndex();
   if (column >= p.columns) return;
   for (int which = 0; which < 2; ++which) {

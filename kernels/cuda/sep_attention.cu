@@ -18,7 +18,7 @@ uint32_t Tiles(int rows, int rows_of_tile) {
   return static_cast<uint32_t>((rows + rows_of_tile - 1) / rows_of_tile);
 }
 
-void Pack(Stream& stream, const SepAttentionParams& p) {
+void LaunchPack(Stream& stream, const SepAttentionParams& p) {
   Launch(stream,
          {.name = "SepPack",
           .grid = {Heads(p), Tiles(p.max_packed * (p.head_dim / 8), kPackChunks)},
@@ -26,7 +26,7 @@ void Pack(Stream& stream, const SepAttentionParams& p) {
          &SepPack, p);
 }
 
-void Forward(Stream& stream, const SepAttentionParams& p) {
+void LaunchForward(Stream& stream, const SepAttentionParams& p) {
   using Shape = ForwardShape<kDim>;
   Launch(stream,
          {.name = "SepForward",
@@ -36,7 +36,7 @@ void Forward(Stream& stream, const SepAttentionParams& p) {
          &SepForward<Format, kDim>, p);
 }
 
-void RowStats(Stream& stream, const SepAttentionParams& p) {
+void LaunchRowStats(Stream& stream, const SepAttentionParams& p) {
   const int64_t rows = static_cast<int64_t>(p.batch_size) * p.seq_length * p.num_heads;
   constexpr int kRows = RowStatsShape<kDim>::kRows;
   Launch(stream,
@@ -46,7 +46,7 @@ void RowStats(Stream& stream, const SepAttentionParams& p) {
          &SepRowStats<Format, kDim>, p);
 }
 
-void Dq(Stream& stream, const SepAttentionParams& p) {
+void LaunchDq(Stream& stream, const SepAttentionParams& p) {
   using Shape = DqShape<kDim>;
   Launch(stream,
          {.name = "SepDq",
@@ -56,7 +56,7 @@ void Dq(Stream& stream, const SepAttentionParams& p) {
          &SepDq<Format, kDim>, p);
 }
 
-void DkvFar(Stream& stream, const SepAttentionParams& p) {
+void LaunchDkvFar(Stream& stream, const SepAttentionParams& p) {
   using Shape = DkvShape<kDim>;
   Launch(stream,
          {.name = "SepDkvFar",
@@ -67,7 +67,7 @@ void DkvFar(Stream& stream, const SepAttentionParams& p) {
          &SepDkvFar<Format, kDim>, p);
 }
 
-void DkvBand(Stream& stream, const SepAttentionParams& p) {
+void LaunchDkvBand(Stream& stream, const SepAttentionParams& p) {
   using Shape = DkvShape<kDim>;
   Launch(stream,
          {.name = "SepDkvBand",
@@ -81,11 +81,11 @@ void DkvBand(Stream& stream, const SepAttentionParams& p) {
 
 extern const SepAttentionKernels SEPIA_KERNELS;
 const SepAttentionKernels SEPIA_KERNELS = {.padded_dim = kDim,
-                                           .pack = &Pack,
-                                           .forward = &Forward,
-                                           .row_stats = &RowStats,
-                                           .dq = &Dq,
-                                           .dkv_far = &DkvFar,
-                                           .dkv_band = &DkvBand};
+                                           .pack = &LaunchPack,
+                                           .forward = &LaunchForward,
+                                           .row_stats = &LaunchRowStats,
+                                           .dq = &LaunchDq,
+                                           .dkv_far = &LaunchDkvFar,
+                                           .dkv_band = &LaunchDkvBand};
 
 }  // namespace sepia::kernels::cuda
