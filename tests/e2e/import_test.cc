@@ -170,5 +170,52 @@ TEST(ImportTest, ExportsForOthersWork) {
   }
 }
 
+// A config of the published form (EleutherAI/pythia models/160M/pythia-160m.yml), in two files.
+TEST(ImportTest, NeoxConfigsBecomeOurs) {
+  const TempDir dir;
+  std::ofstream(dir.File("model.yml")) << R"({
+  "pipe-parallel-size": 1, "model-parallel-size": 1,
+  "num-layers": 12, "hidden-size": 768, "num-attention-heads": 12, "seq-length": 2048,
+  "max-position-embeddings": 2048, "pos-emb": "rotary", "rotary-pct": 0.25,
+  "no-weight-tying": true, "gpt-j-residual": true, "output-layer-parallelism": "column",
+  "attention-config": [[["flash"], 12]], "bias-gelu-fusion": true,
+  "init_method": "small_init", "output_layer_init_method": "wang_init",
+})";
+  std::ofstream(dir.File("run.yml")) << R"({
+  "optimizer": {"type": "Adam", "params": {"lr": 0.0006, "betas": [0.9, 0.95], "eps": 1.0e-8}},
+  "min_lr": 0.00006, "zero_optimization": {"stage": 1, "overlap_comm": true},
+  "train_micro_batch_size_per_gpu": 32, "gas": 1, # trained on 32 gpus
+  "gradient_clipping": 1.0, "weight-decay": 0.1, "hidden-dropout": 0,
+  "fp16": {"fp16": true, "enabled": true, "loss_scale": 0, "loss_scale_window": 1000,
+           "initial_scale_power": 12, "hysteresis": 2, "min_loss_scale": 1},
+  "train-iters": 143000, "lr-decay-iters": 143000, "lr-decay-style": "cosine", "warmup": 0.01,
+  "checkpoint-factor": 1000, "eval-interval": 40000, "eval-iters": 10, "log-interval": 10,
+  "train-data-paths": ["pile/text_document"], "valid-data-paths": ["pile/text_document"],
+  "separator_token_ids": [15, 13], "USE_PREFILL_LOCAL_WIN_SIZES_wrt_LAYERS": True,
+  "prefill_loc_win_size_list": [2048, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64],
+})";
+  const std::vector<std::string> words = {"convert-config", dir.File("model.yml"),
+                                          dir.File("run.yml"), "--gpus", "32"};
+  ProcessResult result = RunSepia(words);
+  ASSERT_EQ(result.code, 0) << result.output;
+  for (const char* line :
+       {"vocab_size: 50304", "hidden_size: 768", "kind: SEP", "window: 64", "full_layers: 0",
+        "global: 1024", "micro: 32", "lr: 0.0006", "beta2: 0.95", "warmup_fraction: 0.01",
+        "total_steps: 143000", "precision: FP16", "zero_stage: 1", "numerics: NEOX_2",
+        "initial_scale_power: 12", "# not needed: attention_config"}) {
+    EXPECT_NE(result.output.find(line), std::string::npos) << line << "\n" << result.output;
+  }
+  WriteFileAtomic(dir.File("run.textproto"), result.output);
+  result = RunSepia({"explain-config", dir.File("run.textproto")});
+  EXPECT_EQ(result.code, 0) << result.output;
+  // Without the number of GPUs the global batch is unknown; all faults come at once.
+  std::ofstream(dir.File("more.yml")) << "{\"moe_num_experts\": 8}";
+  result = RunSepia(
+      {"convert-config", dir.File("model.yml"), dir.File("run.yml"), dir.File("more.yml")});
+  EXPECT_EQ(result.code, 2) << result.output;
+  EXPECT_NE(result.output.find("--gpus"), std::string::npos);
+  EXPECT_NE(result.output.find("moe_num_experts is unknown"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace sepia::testing

@@ -22,6 +22,7 @@ void AddProbeCommand(CLI::App& app);
 void AddGenerateCommand(CLI::App& app);
 void AddEvalCommand(CLI::App& app);
 void AddConvertCommand(CLI::App& app);
+void AddConvertConfigCommand(CLI::App& app);
 void AddCheckpointCommand(CLI::App& app);
 void AddTrainCommand(CLI::App& app);
 void AddCheckCommand(CLI::App& app);

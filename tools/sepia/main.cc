@@ -28,6 +28,7 @@ constexpr AddCommand kCommands[] = {
     sepia::tools::AddGenerateCommand,
     sepia::tools::AddEvalCommand,
     sepia::tools::AddConvertCommand,
+    sepia::tools::AddConvertConfigCommand,
     sepia::tools::AddCheckpointCommand,
     sepia::tools::AddBenchCommand,
 };
