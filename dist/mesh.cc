@@ -27,6 +27,14 @@ std::vector<int> TensorSizesThatFit(const std::vector<std::string>& nodes) {
   return sizes;
 }
 
+void RequireDivisor(int world_size, int tensor) {
+  if (tensor >= 1 && world_size % tensor == 0) return;
+  throw UserError(
+      fmt::format("parallel.tensor = {} does not divide the {} ranks of this run; "
+                  "start a multiple of it or lower parallel.tensor",
+                  tensor, world_size));
+}
+
 void RequireOneNodePerTensorGroup(const std::vector<std::string>& nodes, int tensor) {
   for (size_t r = 0; r < nodes.size(); ++r) {
     const size_t first = r / static_cast<size_t>(tensor) * static_cast<size_t>(tensor);
@@ -43,13 +51,11 @@ void RequireOneNodePerTensorGroup(const std::vector<std::string>& nodes, int ten
 
 Mesh::Mesh(std::unique_ptr<Communicator> world, int tensor, const std::string& node)
     : world_(std::move(world)) {
-  if (tensor < 1 || world_->size() % tensor != 0) {
-    throw UserError(
-        fmt::format("parallel.tensor = {} does not divide the {} ranks of this run; "
-                    "start a multiple of it or lower parallel.tensor",
-                    tensor, world_->size()));
-  }
-  RequireOneNodePerTensorGroup(GatherTexts(*world_, node, "node names"), tensor);
+  const std::vector<std::string> nodes = GatherTexts(*world_, node, "node names");
+  Agree(*world_, [&] {
+    RequireDivisor(world_->size(), tensor);
+    RequireOneNodePerTensorGroup(nodes, tensor);
+  });
   const int data_rank = world_->rank() / tensor;
   const int tensor_rank = world_->rank() % tensor;
   data_ = world_->Split(tensor_rank, data_rank, "data");
