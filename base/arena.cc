@@ -4,6 +4,8 @@
 #include <cstring>
 #include <utility>
 
+#include "base/integer.h"
+
 namespace sepia {
 namespace {
 
@@ -29,7 +31,7 @@ Arena::Arena(std::string name, int64_t num_bytes)
 
 TensorView Arena::Allocate(const std::string& name, DType dtype, const Shape& shape) {
   const int64_t num_bytes = shape.num_elements() * DTypeSize(dtype);
-  const int64_t padded = (num_bytes + kAlignment - 1) / kAlignment * kAlignment;
+  const int64_t padded = RoundUp(num_bytes, kAlignment);
   CHECK(counting_ || used_ + padded <= buffer_.size(), "arena {} is full at {}: {} + {} > {}", name_,
         name, used_, padded, buffer_.size());
   void* data = counting_ ? nullptr : buffer_.data() + used_;

@@ -7,6 +7,7 @@
 #include "base/buffer.h"
 #include "base/crc32c.h"
 #include "base/error.h"
+#include "base/integer.h"
 
 namespace sepia::checkpoint {
 namespace {
@@ -48,10 +49,6 @@ uint32_t CrcBeforeCrc(const T& value) {
   return Crc32c(BytesOf(value).first(offsetof(T, crc32c)));
 }
 
-int64_t AlignUp(int64_t value) {
-  return (value + kChunkAlignment - 1) / kChunkAlignment * kChunkAlignment;
-}
-
 Header MakeHeader(const ShardIdentity& identity) {
   Header header{};
   std::memcpy(header.magic, kHeaderMagic, sizeof(kHeaderMagic));
@@ -67,7 +64,7 @@ Header MakeHeader(const ShardIdentity& identity) {
 // Gives every tensor its chunks' places. Returns the end of the last chunk.
 int64_t PlaceChunks(std::span<const CheckpointTensor> tensors, int shard,
                     std::vector<StoredTensor>* stored) {
-  int64_t offset = AlignUp(kShardHeaderBytes);
+  int64_t offset = RoundUp(kShardHeaderBytes, kChunkAlignment);
   for (const CheckpointTensor& source : tensors) {
     const NamedTensor& tensor = source.tensor;
     const DType dtype = tensor.view.dtype();
@@ -77,7 +74,7 @@ int64_t PlaceChunks(std::span<const CheckpointTensor> tensors, int shard,
     for (Rectangle& part : SplitContiguously(whole, kMaxChunkBytes / DTypeSize(dtype))) {
       const int64_t bytes = part.num_elements() * DTypeSize(dtype);
       place.chunks.push_back({shard, offset, 0, std::move(part)});
-      offset = AlignUp(offset + bytes);
+      offset = RoundUp(offset + bytes, kChunkAlignment);
     }
     stored->push_back(std::move(place));
   }

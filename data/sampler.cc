@@ -1,6 +1,7 @@
 #include "data/sampler.h"
 
 #include "base/check.h"
+#include "base/integer.h"
 
 namespace sepia::data {
 
@@ -16,7 +17,7 @@ SampleCounts CountSamples(int64_t train_steps, int64_t eval_every, int64_t eval_
 int64_t NumChunks(const ChunkLayout& layout, int64_t length, bool drop_last) {
   const int64_t chunk = layout.chunk_size();
   CHECK_GT(chunk, 0);
-  return drop_last ? length / chunk : (length + chunk - 1) / chunk;
+  return drop_last ? length / chunk : CeilDiv(length, chunk);
 }
 
 std::vector<int64_t> ShardOfChunk(const ChunkLayout& layout, int64_t chunk, int64_t shard,

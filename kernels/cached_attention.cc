@@ -1,5 +1,6 @@
 #include "kernels/cached_attention.h"
 
+#include "base/integer.h"
 #include "kernels/check_args.h"
 
 namespace sepia::kernels {
@@ -27,7 +28,7 @@ void CachedAttention(Context& ctx, const CachedAttentionArgs& args) {
 
 int64_t CachedAttentionScratchBytes(int64_t length, int num_threads) {
   const int64_t row_bytes = length * DTypeSize(DType::kFloat32);
-  return (num_threads * row_bytes + Arena::kAlignment - 1) / Arena::kAlignment * Arena::kAlignment;
+  return RoundUp(num_threads * row_bytes, Arena::kAlignment);
 }
 
 }  // namespace sepia::kernels

@@ -3,16 +3,13 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/integer.h"
 
 namespace sepia::model {
 namespace {
 
 // Elements; a cache line of the narrowest dtype, so that no two ranks or threads share one.
 constexpr int64_t kAlignment = 64;
-
-int64_t RoundUp(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
 
 }  // namespace
 

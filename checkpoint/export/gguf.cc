@@ -4,6 +4,7 @@
 
 #include "base/atomic_file.h"
 #include "base/error.h"
+#include "base/integer.h"
 #include "base/log.h"
 #include "checkpoint/export/hf_config.h"
 #include "checkpoint/export/value_stream.h"
@@ -122,9 +123,7 @@ void AddTokenizerKeys(const GgufTokenizer& tokenizer, HeaderWriter* header) {
   header->AddBool("tokenizer.ggml.add_bos_token", false);
 }
 
-int64_t Aligned(int64_t offset) {
-  return (offset + kGgufAlignment - 1) / kGgufAlignment * kGgufAlignment;
-}
+int64_t Aligned(int64_t offset) { return RoundUp(offset, kGgufAlignment); }
 
 struct Layout {
   std::string header;            // padded

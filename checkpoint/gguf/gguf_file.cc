@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "base/error.h"
+#include "base/integer.h"
 
 namespace sepia::checkpoint {
 namespace {
@@ -198,7 +199,7 @@ GgufFile::GgufFile(const std::string& path) : file_(path) {
   std::vector<Placed> placed;
   placed.reserve(num_tensors);
   for (uint64_t i = 0; i < num_tensors; ++i) placed.push_back(ReadTensorInfo(cursor));
-  const int64_t begin = (cursor.at() + alignment - 1) / alignment * alignment;
+  const int64_t begin = RoundUp(cursor.at(), alignment);
   FindData(file_.bytes(), begin, alignment, cursor, &placed);
   for (const Placed& tensor : placed) tensors_.push_back(tensor.tensor);
   SortUniquely(

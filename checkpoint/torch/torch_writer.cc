@@ -8,6 +8,7 @@
 #include "base/atomic_file.h"
 #include "base/check.h"
 #include "base/error.h"
+#include "base/integer.h"
 
 namespace sepia::checkpoint {
 namespace {
@@ -98,7 +99,7 @@ std::vector<Placed> Place(const std::string& path, const std::string& prefix,
     next.header = at;
     const int64_t least =
         at + kLocalBytes + static_cast<int64_t>(next.name.size()) + kExtraHeaderBytes;
-    next.data = (least + kAlignment - 1) / kAlignment * kAlignment;
+    next.data = RoundUp(least, kAlignment);
     next.bytes = member.bytes;
     at = next.data + next.bytes;
   }

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "base/arena.h"
+#include "base/integer.h"
 #include "base/tensor.h"
 #include "kernels/context.h"
 
@@ -12,7 +13,7 @@ namespace sepia::kernels::cpu {
 
 inline constexpr int64_t kRowBlock = 64;
 
-inline int64_t NumRowBlocks(int64_t m) { return (m + kRowBlock - 1) / kRowBlock; }
+inline int64_t NumRowBlocks(int64_t m) { return CeilDiv(m, kRowBlock); }
 
 // Scratch for the partial rows of one [m, c].
 inline int64_t ColumnPartialBytes(int64_t m, int64_t c) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "base/integer.h"
 #include "kernels/cpu/amx/gemm.h"
 #include "kernels/cpu/isa/finish_sums.h"
 #include "kernels/cpu/parallel.h"
@@ -21,12 +22,10 @@ constexpr int64_t kFewTiles = 4;
 constexpr int64_t kSplitDepth = 2048;
 constexpr int64_t kWantedPieces = 16;
 
-int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 // Nearly equal parts of at most `limit`, multiples of 32 but for the last.
 int64_t PartSize(int64_t size, int64_t limit) {
   const int64_t num_parts = CeilDiv(size, limit);
-  return CeilDiv(CeilDiv(size, num_parts), 32) * 32;
+  return RoundUp(CeilDiv(size, num_parts), 32);
 }
 
 struct Cut {

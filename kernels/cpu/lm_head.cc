@@ -5,6 +5,7 @@
 #include <cstring>
 #include <span>
 
+#include "base/integer.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/isa/softmax_rows.h"
 #include "kernels/cpu/parallel.h"
@@ -12,15 +13,13 @@
 namespace sepia::kernels {
 namespace {
 
-int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 // Rows whose logits exist at one time, by the shape alone: nearly equal chunks of about C rows, so
 // that the logits take as much memory as dW. Each chunk reads W twice and dW once, and writes dW:
 // fewer rows cost traffic.
 int64_t ChunkRows(int64_t m, int64_t c) {
   const int64_t most = std::max<int64_t>(c, 256);
   const int64_t num_chunks = std::max<int64_t>(CeilDiv(m, most), 1);
-  return std::min(m, CeilDiv(CeilDiv(m, num_chunks), 32) * 32);
+  return std::min(m, RoundUp(CeilDiv(m, num_chunks), 32));
 }
 
 cpu::MatrixRef Matrix(const ConstTensorView& tensor) {

@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 
+#include "base/integer.h"
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/parallel.h"
@@ -70,7 +71,7 @@ void cpu::SquaredNorm(Context& ctx, const SquaredNormArgs& args) {
   constexpr int64_t kMaxBlocks = 512;
   constexpr int64_t kMinBlock = 1 << 14;
   const int64_t size = args.x.num_elements();
-  const int64_t block = std::max(kMinBlock, (size + kMaxBlocks - 1) / kMaxBlocks);
+  const int64_t block = std::max(kMinBlock, CeilDiv(size, kMaxBlocks));
   std::array<double, kMaxBlocks> partials{};
   const float* x = args.x.data<float>();
   ParallelForRange(ctx, size, block, [&](int64_t begin, int64_t end) {

@@ -7,6 +7,7 @@
 
 #include <omp.h>
 
+#include "base/integer.h"
 #include "kernels/context.h"
 
 namespace sepia::kernels::cpu {
@@ -25,7 +26,7 @@ void ParallelFor(const Context& ctx, int64_t count, const Fn& fn) {
 // fn(begin, end) over consecutive ranges of `grain` items: the cut depends on the shape alone.
 template <typename Fn>
 void ParallelForRange(const Context& ctx, int64_t count, int64_t grain, const Fn& fn) {
-  const int64_t num_ranges = (count + grain - 1) / grain;
+  const int64_t num_ranges = CeilDiv(count, grain);
   ParallelFor(ctx, num_ranges, [&](int64_t range) {
     const int64_t begin = range * grain;
     fn(begin, begin + grain < count ? begin + grain : count);

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/integer.h"
 #include "data/tokenizer/tokenizer.h"
 #include "kernels/gemm_peak.h"
 #include "tools/sepia/command.h"
@@ -254,7 +255,7 @@ class Check {
     const trainer::CheckpointSettings& c = s_.checkpoint;
     const int64_t steps = s_.schedule.total_steps;
     int64_t written = 1;
-    if (c.every_steps > 0) written = (steps + c.every_steps - 1) / c.every_steps;
+    if (c.every_steps > 0) written = CeilDiv(steps, c.every_steps);
     if (c.log_spaced) {
       written += 1;
       for (int64_t step = 1; step <= std::min<int64_t>(512, steps); step *= 2) ++written;

@@ -6,6 +6,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/integer.h"
 #include "base/log.h"
 #include "data/indexed_dataset.h"
 #include "dist/agreement.h"
@@ -37,7 +38,7 @@ class Windows {
       throw BadData(dataset.prefix() + ".bin", -1,
                     fmt::format("{} tokens; at least 2 are needed", dataset.num_tokens()), "");
     }
-    count_ = (predicted + seq - 1) / seq;
+    count_ = CeilDiv(predicted, seq);
     if (max_samples > 0) count_ = std::min(count_, max_samples);
   }
 

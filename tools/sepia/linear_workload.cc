@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "base/check.h"
+#include "base/integer.h"
 #include "kernels/linear.h"
 #include "tools/sepia/bench.h"
 #include "tools/sepia/random_tensor.h"
@@ -55,7 +56,7 @@ std::vector<LinearLayer> LinearLayersOfStep(const model::ModelConfig& config, in
   const int64_t f = config.intermediate_size;
   const int64_t layers = config.num_layers;
   const int64_t pieces = (num_tokens + 1023) / 1024;
-  const int64_t piece = (num_tokens + pieces - 1) / pieces;
+  const int64_t piece = CeilDiv(num_tokens, pieces);
   return {{"query_key_value", num_tokens, 3 * c, c, layers},
           {"attention.dense", num_tokens, c, c, layers},
           {"dense_h_to_4h", num_tokens, f, c, layers},

@@ -9,6 +9,7 @@
 #include <google/protobuf/text_format.h>
 
 #include "base/error.h"
+#include "base/integer.h"
 #include "checkpoint/neox/neox_config.h"
 #include "tools/sepia/neox_config_keys.h"
 #include "trainer/train_config.pb.h"
@@ -90,8 +91,7 @@ class Converter {
     const auto* stated = FindKey(keys_, "make_vocab_size_divisible_by");
     const int64_t multiple =
         std::max<int64_t>(1, static_cast<int64_t>(AsNumber(stated).value_or(128)) * tensor);
-    model->set_vocab_size(
-        static_cast<int32_t>((options_.tokenizer_size + multiple - 1) / multiple * multiple));
+    model->set_vocab_size(static_cast<int32_t>(RoundUp(options_.tokenizer_size, multiple)));
     model->set_init(Init("init_method"));
     model->set_output_init(Init("output_layer_init_method"));
     config_.mutable_parallel()->set_tensor(static_cast<int32_t>(tensor));

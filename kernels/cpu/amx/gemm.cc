@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/integer.h"
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/cpu_features.h"
 #include "kernels/cpu/dispatch.h"
@@ -23,9 +24,6 @@ struct TaskSize {
 };
 constexpr TaskSize kTaskSizes[] = {{256, 768}, {128, 768}, {128, 384}, {64, 384}, {64, 192}};
 constexpr int64_t kFewTasks = 8;
-
-int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t RoundUp(int64_t a, int64_t multiple) { return CeilDiv(a, multiple) * multiple; }
 
 // How a product is cut, by its shape alone.
 struct Cut {
