@@ -330,8 +330,9 @@ void GptNeox::Backward(Context& ctx, const Batch& batch, const BackwardArgs& arg
 }
 
 void GptNeox::SumPartialGradients(Context& ctx) {
-  // Many small vectors: one message.
   State& s = *state_;
+  if (s.mesh.tensor().size() == 1) return;  // complete already; no copies in every step
+  // Many small vectors: one message.
   std::vector<float> values;
   const auto for_each = [&](const auto& fn) {
     for (size_t i = 0; i < s.memory.grads.size(); ++i) {
