@@ -173,22 +173,9 @@ SepDq(const SepAttentionParams p) {
   const float scale_log2 = p.scale * kLog2E;
   DqWarp<Format, kDim> warp;
   warp.LoadStats(rows, p.row_stats + 2 * at.rows);
-  for (int t = 0; t < tiles.size(); ++t) {
-    AsyncWait<0>();
-    SyncThreads();  // tile t has arrived; nobody reads tile t - 1 any more
-    if (t == 0) warp.Start(query_tile + warp_offset, dout_tile + warp_offset);
-    const int current = (t & 1) * Shape::kKeyElements;
-    const int next = Shape::kKeyElements - current;
-    if (t + 1 < tiles.size()) loader.Load(t + 1, key_tiles + next, value_tiles + next);
-    AsyncCommit();
-    const TileView<Shape::kRowTiles, Shape::kKeys> view(rows, tiles.IsBand(t), tiles.Base(t));
-    if (view.all) {
-      warp.template Visit<false>(view, rows, key_tiles + current, value_tiles + current,
-                                 scale_log2);
-    } else if (view.any) {
-      warp.template Visit<true>(view, rows, key_tiles + current, value_tiles + current, scale_log2);
-    }
-  }
+  SweepKeyTiles<Shape::kKeyElements>(
+      tiles, loader, rows, key_tiles, value_tiles, scale_log2, warp,
+      [&] { warp.Start(query_tile + warp_offset, dout_tile + warp_offset); });
   SyncThreads();  // the query tile becomes the output tile
 #pragma unroll
   for (int m = 0; m < Shape::kRowTiles; ++m) {

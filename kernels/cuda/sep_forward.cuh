@@ -213,22 +213,8 @@ SepForward(const SepAttentionParams p) {
   rows.template StoreFar<Shape::kRows>(p, count, first_row, far);
   const float scale_log2 = p.scale * kLog2E;
   ForwardWarp<Format, kDim> warp;
-  for (int t = 0; t < tiles.size(); ++t) {
-    AsyncWait<0>();
-    SyncThreads();  // tile t has arrived; nobody reads tile t - 1 any more
-    if (t == 0) warp.Start(warp_tile);
-    const int current = (t & 1) * Shape::kKeyElements;
-    const int next = Shape::kKeyElements - current;
-    if (t + 1 < tiles.size()) loader.Load(t + 1, key_tiles + next, value_tiles + next);
-    AsyncCommit();
-    const TileView<Shape::kRowTiles, Shape::kKeys> view(rows, tiles.IsBand(t), tiles.Base(t));
-    if (view.all) {
-      warp.template Visit<false>(view, rows, key_tiles + current, value_tiles + current,
-                                 scale_log2);
-    } else if (view.any) {
-      warp.template Visit<true>(view, rows, key_tiles + current, value_tiles + current, scale_log2);
-    }
-  }
+  SweepKeyTiles<Shape::kKeyElements>(tiles, loader, rows, key_tiles, value_tiles, scale_log2, warp,
+                                     [&] { warp.Start(warp_tile); });
   SyncThreads();  // the query tile becomes the output tile
   warp.Finish(rows, scale_log2, p.lse + at.rows, warp_tile);
   SyncThreads();

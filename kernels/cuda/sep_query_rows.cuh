@@ -123,4 +123,32 @@ struct TileView {
   }
 };
 
+// The warp visits all tiles in order, two buffers of kKeyElements for keys and for values: while
+// one is read, the next tile is on its way to the other. Tile 0 and the block's rows have been
+// asked for and committed before; start() runs once they are there. Tiles that all rows see whole
+// are visited without masks.
+template <int kKeyElements, int kRowTiles, int kKeys, typename Loader, typename Warp,
+          typename Start>
+SEPIA_DEVICE void SweepKeyTiles(const KeyTiles<kKeys>& tiles, const Loader& loader,
+                                const QueryRows<kRowTiles>& rows, uint16_t* key_tiles,
+                                uint16_t* value_tiles, float scale_log2, Warp& warp,
+                                const Start& start) {
+  for (int t = 0; t < tiles.size(); ++t) {
+    AsyncWait<0>();
+    SyncThreads();  // tile t has arrived; nobody reads tile t - 1 any more
+    if (t == 0) start();
+    const int current = (t & 1) * kKeyElements;
+    const int next = kKeyElements - current;
+    if (t + 1 < tiles.size()) loader.Load(t + 1, key_tiles + next, value_tiles + next);
+    AsyncCommit();
+    const TileView<kRowTiles, kKeys> view(rows, tiles.IsBand(t), tiles.Base(t));
+    if (view.all) {
+      warp.template Visit<false>(view, rows, key_tiles + current, value_tiles + current,
+                                 scale_log2);
+    } else if (view.any) {
+      warp.template Visit<true>(view, rows, key_tiles + current, value_tiles + current, scale_log2);
+    }
+  }
+}
+
 }  // namespace sepia::kernels::cuda
