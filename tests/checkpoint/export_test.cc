@@ -27,20 +27,7 @@ using ::sepia::testing::TempDir;
 using ::testing::HasSubstr;
 using testing::HasTinyState;
 
-class ExportTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    SetLogSink([this](LogLevel, std::string_view message) { log_.append(message); });
-    CheckpointWriter writer({.dir = dir_.File("run"), .retention = {}, .before_stage = {}});
-    testing::SaveTiny(&writer, 7);
-    tiny_ = OpenModelSource(dir_.File("run"));
-  }
-  void TearDown() override { SetLogSink(nullptr); }
-
-  TempDir dir_;
-  std::unique_ptr<ModelSource> tiny_;
-  std::string log_;
-};
+using ExportTest = testing::TinySourceTest;
 
 TEST_F(ExportTest, HfFolderReimportsWithAttentionTokenizerAndWarning) {
   ExportHfFolder(*tiny_, dir_.File("hf"), {});

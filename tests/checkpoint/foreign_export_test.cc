@@ -29,25 +29,13 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using testing::HasTinyState;
 
-class ForeignExportTest : public ::testing::Test {
+class ForeignExportTest : public testing::TinySourceTest {
  protected:
-  void SetUp() override {
-    SetLogSink([this](LogLevel, std::string_view message) { log_.append(message); });
-    CheckpointWriter writer({.dir = dir_.File("run"), .retention = {}, .before_stage = {}});
-    testing::SaveTiny(&writer, 7);
-    tiny_ = OpenModelSource(dir_.File("run"));
-  }
-  void TearDown() override { SetLogSink(nullptr); }
-
   config::ModelConfig ConfigOf(const std::string& path) const {
     config::ModelConfig config;
     OpenModelSource(path)->FillModelConfig(&config);
     return config;
   }
-
-  TempDir dir_;
-  std::unique_ptr<ModelSource> tiny_;
-  std::string log_;
 };
 
 TEST_F(ForeignExportTest, NeoxFoldersComeBack) {

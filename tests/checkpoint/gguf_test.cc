@@ -109,20 +109,7 @@ TEST(GgufTest, PartsOfQkvEqualTheWhole) {
   }
 }
 
-class TinyGgufTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    SetLogSink([this](LogLevel, std::string_view message) { log_.append(message); });
-    CheckpointWriter writer({.dir = dir_.File("run"), .retention = {}, .before_stage = {}});
-    testing::SaveTiny(&writer, 7);
-    tiny_ = OpenModelSource(dir_.File("run"));
-  }
-  void TearDown() override { SetLogSink(nullptr); }
-
-  TempDir dir_;
-  std::unique_ptr<ModelSource> tiny_;
-  std::string log_;
-};
+using TinyGgufTest = testing::TinySourceTest;
 
 TEST_F(TinyGgufTest, ExportImportExportIsStable) {
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {

@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/crc32c.h"
+#include "base/log.h"
 #include "checkpoint/import/hf_layout.h"
 #include "model/model_config.pb.h"
 
@@ -109,6 +110,15 @@ std::string SaveTiny(CheckpointWriter* writer, int64_t step) {
   }
   return ::testing::AssertionSuccess();
 }
+
+void TinySourceTest::SetUp() {
+  SetLogSink([this](LogLevel, std::string_view message) { log_.append(message); });
+  CheckpointWriter writer({.dir = dir_.File("run"), .retention = {}, .before_stage = {}});
+  SaveTiny(&writer, kSalt);
+  tiny_ = OpenModelSource(dir_.File("run"));
+}
+
+void TinySourceTest::TearDown() { SetLogSink(nullptr); }
 
 void FlipBit(const std::string& path, int64_t bit) {
   const int fd = open(path.c_str(), O_RDWR);

@@ -1,6 +1,7 @@
 // A model of 16 small tensors whose every value follows from a formula, and checkpoints of it.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "checkpoint/model_source.h"
 #include "checkpoint/train_state.h"
 #include "checkpoint/writer.h"
+#include "tests/support/temp_dir.h"
 
 namespace sepia::config {
 class ModelConfig;
@@ -46,6 +48,19 @@ std::string SaveTiny(CheckpointWriter* writer, int64_t step);
 
 // Whether a source has exactly the state `salt`: weights, and moments where it has them.
 ::testing::AssertionResult HasTinyState(const ModelSource& source, int salt);
+
+// A tiny checkpoint in a temporary directory, opened as a source, and the log since then.
+class TinySourceTest : public ::testing::Test {
+ protected:
+  static constexpr int kSalt = 7;  // also its step
+
+  void SetUp() override;
+  void TearDown() override;
+
+  ::sepia::testing::TempDir dir_;
+  std::unique_ptr<ModelSource> tiny_;
+  std::string log_;
+};
 
 // Flips one bit of a file in place.
 void FlipBit(const std::string& path, int64_t bit);

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "kernels/cuda/emulation/emulation.h"
 #include "tests/cuda/sep_attention_trial.h"
+#include "tests/kernels/attention_laws.h"
 #include "tests/kernels/op_test.h"
 
 namespace sepia::kernels::cuda {
@@ -94,29 +95,13 @@ TEST_F(CudaSepAttentionTest, LargeScores) {
 }
 
 TEST_F(CudaSepAttentionTest, WindowCoversAllEqualsDense) {
-  Trial dense({.seq_length = 150, .kind = AttentionKind::kFull});
-  dense.Compute();
-  for (const int64_t window : {int64_t{150}, int64_t{151}, std::numeric_limits<int64_t>::max()}) {
-    Trial wide({.seq_length = 150, .window = window});
-    wide.Compute();
-    wide.ExpectSame(dense);
-  }
+  kernels::testing::ExpectWindowThatCoversAllIsDense<Trial>();
 }
-
-// The dense answer by the packed route: an independent order of the same sums.
 TEST_F(CudaSepAttentionTest, AllSeparatorsEqualsDense) {
-  Trial packed({.seq_length = 301, .window = 1, .density = {1.0}});
-  packed.Compute();
-  EXPECT_EQ(packed.problem().VisiblePairs(), 301 * 302 / 2);
-  packed.ExpectMatchesOracle();
+  kernels::testing::ExpectAllSeparatorsIsDense<Trial>();
 }
-
 TEST_F(CudaSepAttentionTest, NoSeparatorsEqualsStreaming) {
-  Trial sep({.seq_length = 150, .density = {0.0}});
-  Trial streaming({.seq_length = 150, .kind = AttentionKind::kStreaming});
-  sep.Compute();
-  streaming.Compute();
-  sep.ExpectSame(streaming);
+  kernels::testing::ExpectNoSeparatorsIsStreaming<Trial>();
 }
 
 TEST_F(CudaSepAttentionTest, SameBitsForEveryOrderOfBlocksAndThreads) {

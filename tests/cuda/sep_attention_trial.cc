@@ -1,17 +1,17 @@
 #include "tests/cuda/sep_attention_trial.h"
 
-#include <algorithm>
 #include <cmath>
 
 #include <gtest/gtest.h>
 
-#include "base/philox.h"
 #include "tests/kernels/op_test.h"
 
 namespace sepia::kernels::cuda::testing {
 
+using kernels::testing::kSeparator;
 using kernels::testing::RandomTensor;
 using kernels::testing::SameBits;
+using kernels::testing::SeparatorTokens;
 using kernels::testing::UnitRoundoff;
 using kernels::testing::Values;
 using ::sepia::testing::WithMagnitude;
@@ -30,14 +30,13 @@ SepAttentionTrial::SepAttentionTrial(const SepAttentionCase& c)
                 .head_dim = c.head_dim,
                 .spec = {c.kind, c.num_initial, c.stride, {kSeparator, 1000}},
                 .window = c.window,
-                .tokens = {},
+                .tokens = SeparatorTokens(c.batch_size, c.seq_length, c.density),
                 .qkv = {}}),
       qkv_(RandomTensor(c.dtype, {c.batch_size, c.seq_length, c.num_heads, 3, c.head_dim}, 1)),
       dout_(RandomTensor(c.dtype, {c.batch_size, c.seq_length, c.num_heads, c.head_dim}, 2)),
       out_(c.dtype, dout_.view().shape()),
       dqkv_(c.dtype, qkv_.view().shape()),
       lse_(DType::kFloat32, {c.batch_size, c.num_heads, c.seq_length}) {
-  problem_.tokens = Tokens();
   if (c.query_scale != 1) {
     const std::vector<double> values = Values(qkv_);
     for (int64_t i = 0; i < qkv_.view().num_elements(); ++i) {
@@ -47,17 +46,6 @@ SepAttentionTrial::SepAttentionTrial(const SepAttentionCase& c)
     }
   }
   problem_.qkv = Values(qkv_);
-}
-
-std::vector<int32_t> SepAttentionTrial::Tokens() const {
-  const PhiloxStream random(5, "tokens");
-  std::vector<int32_t> tokens(static_cast<size_t>(case_.batch_size * case_.seq_length));
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    const size_t row = i / static_cast<size_t>(case_.seq_length);
-    const double density = case_.density[std::min(row, case_.density.size() - 1)];
-    tokens[i] = random.Uniform(i) < density ? kSeparator : 100;
-  }
-  return tokens;
 }
 
 void SepAttentionTrial::Compute() { Run(true); }

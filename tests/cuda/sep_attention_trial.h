@@ -11,8 +11,6 @@
 
 namespace sepia::kernels::cuda::testing {
 
-inline constexpr int32_t kSeparator = 7;
-
 struct SepAttentionCase {
   int64_t batch_size = 1;
   int64_t seq_length = 1;
@@ -47,7 +45,6 @@ class SepAttentionTrial {
   std::string kernel_name() const { return kernel_name_; }
 
  private:
-  std::vector<int32_t> Tokens() const;
   void Run(bool backward);
   void ExpectNear(const char* name, const std::vector<double>& actual,
                   const ::sepia::testing::WithMagnitude& expected,

@@ -2,7 +2,6 @@
 // and failures that name their cause once.
 #include <signal.h>
 
-#include <sstream>
 #include <string>
 #include <vector>
 
@@ -41,12 +40,17 @@ ProcessResult Train(const TinyRun& run, const std::string& name, const Layout& l
   return RunSepia(run.Train(name, more), {.ranks = layout.ranks});
 }
 
+// A run that goes on until it is stopped.
+SepiaProcess StartEndlessRun(const TinyRun& run, const std::string& name, const Layout& layout) {
+  std::vector<std::string> args = LayoutArgs(layout);
+  args.insert(args.end(),
+              {"--set", "schedule.total_steps=100000", "--set", "schedule.decay_steps=100000"});
+  return SepiaProcess(run.Train(name, args), {.ranks = layout.ranks});
+}
+
 std::vector<double> Losses(const std::string& metrics) {
   std::vector<double> losses;
-  std::istringstream text(ReadFile(metrics));
-  for (std::string line; std::getline(text, line);) {
-    losses.push_back(nlohmann::json::parse(line)["loss"]);
-  }
+  for (const nlohmann::ordered_json& step : ReadMetrics(metrics)) losses.push_back(step["loss"]);
   return losses;
 }
 
@@ -105,10 +109,7 @@ TEST(MpiTrain, ResumesBitForBitOnTheSameLayout) {
 TEST(MpiTrain, SignalToMpirunStopsAfterTheStepWithACheckpoint) {
   const TinyRun run;
   const Layout layout{2, 2, 0};
-  std::vector<std::string> args = LayoutArgs(layout);
-  args.insert(args.end(),
-              {"--set", "schedule.total_steps=100000", "--set", "schedule.decay_steps=100000"});
-  SepiaProcess process(run.Train("stopped", args), {.ranks = layout.ranks});
+  SepiaProcess process = StartEndlessRun(run, "stopped", layout);
   ASSERT_TRUE(WaitForLines(run.Metrics("stopped"), 3));
   process.Signal(SIGUSR1);
   const ProcessResult result = process.Wait();
@@ -127,10 +128,7 @@ TEST(MpiTrain, FaultsOfTheConfigAreReportedOnce) {
 TEST(MpiTrain, ASecondRunInTheSameDirectoryIsRefused) {
   const TinyRun run;
   const Layout layout{2, 1, 0};
-  std::vector<std::string> args = LayoutArgs(layout);
-  args.insert(args.end(),
-              {"--set", "schedule.total_steps=100000", "--set", "schedule.decay_steps=100000"});
-  SepiaProcess process(run.Train("shared", args), {.ranks = layout.ranks});
+  SepiaProcess process = StartEndlessRun(run, "shared", layout);
   ASSERT_TRUE(WaitForLines(run.Metrics("shared"), 1));
   const ProcessResult second = Train(run, "shared", layout);
   EXPECT_EQ(second.code, 2) << second.output;

@@ -1,12 +1,10 @@
 // How a run may begin (init_from), and the updates that it skips.
-#include <sstream>
 #include <string>
 #include <vector>
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
-#include "base/file.h"
 #include "tests/e2e/sepia_process.h"
 #include "tests/e2e/tiny_run.h"
 
@@ -14,13 +12,6 @@ namespace sepia::testing {
 namespace {
 
 constexpr int64_t kSteps = 24;
-
-std::vector<nlohmann::json> ReadMetrics(const std::string& path) {
-  std::vector<nlohmann::json> steps;
-  std::istringstream text(ReadFile(path));
-  for (std::string line; std::getline(text, line);) steps.push_back(nlohmann::json::parse(line));
-  return steps;
-}
 
 void ExpectSuccess(const std::vector<std::string>& args) {
   const ProcessResult result = RunSepia(args);
@@ -56,7 +47,7 @@ TEST(StartTest, WeightsAloneStartANewSchedule) {
   ExpectSuccess(run.Train("first", {"--steps", "10"}));
   ExpectSuccess(
       run.Train("second", {"--steps", "1", "--set", "init_from.path=" + run.RunDir("first")}));
-  const nlohmann::json step = ReadMetrics(run.Metrics("second")).at(0);
+  const nlohmann::ordered_json step = ReadMetrics(run.Metrics("second")).at(0);
   EXPECT_EQ(step["step"], 1);
   EXPECT_EQ(step["lr"], ReadMetrics(run.Metrics("first")).at(0)["lr"]);
   // Trained weights, not random ones, whose loss is near ln 128.
@@ -94,7 +85,7 @@ TEST(SpikeTest, SkipsExactlyTheStepsAboveTheLimit) {
   ExpectSuccess(run.Train("run", {"--set", "safety.skip_grad_norm_zscore=0.5", "--set",
                                   "checkpoint.every_steps=1", "--set", "eval.every_steps=0"}));
   int64_t skipped = 0;
-  for (const nlohmann::json& step : ReadMetrics(run.Metrics("run"))) {
+  for (const nlohmann::ordered_json& step : ReadMetrics(run.Metrics("run"))) {
     const bool measured = step["grad_norm_z"].is_number();
     const bool spike = measured && step["grad_norm_z"].get<double>() > kLimit;
     EXPECT_EQ(step["skip"].get<bool>(), spike) << step;

@@ -73,11 +73,18 @@ std::string TinyRun::Checkpoint(const std::string& name, int64_t step) const {
   return RunDir(name) + "/checkpoints/" + checkpoint::StepDirectoryName(step);
 }
 
-std::vector<std::string> ComparableMetrics(const std::string& path) {
-  std::vector<std::string> lines;
+std::vector<nlohmann::ordered_json> ReadMetrics(const std::string& path) {
+  std::vector<nlohmann::ordered_json> steps;
   std::istringstream text(ReadFile(path));
   for (std::string line; std::getline(text, line);) {
-    auto object = nlohmann::ordered_json::parse(line);
+    steps.push_back(nlohmann::ordered_json::parse(line));
+  }
+  return steps;
+}
+
+std::vector<std::string> ComparableMetrics(const std::string& path) {
+  std::vector<std::string> lines;
+  for (nlohmann::ordered_json object : ReadMetrics(path)) {
     for (const char* name : {"tokens_per_s", "step_ms", "data_ms", "comm_ms", "mfu", "rss_bytes"}) {
       object.erase(name);
     }
@@ -88,9 +95,8 @@ std::vector<std::string> ComparableMetrics(const std::string& path) {
 
 int64_t CountSkipped(const std::string& metrics_path) {
   int64_t skipped = 0;
-  std::istringstream text(ReadFile(metrics_path));
-  for (std::string line; std::getline(text, line);) {
-    skipped += nlohmann::json::parse(line)["skip"].get<bool>();
+  for (const nlohmann::ordered_json& step : ReadMetrics(metrics_path)) {
+    skipped += step["skip"].get<bool>();
   }
   return skipped;
 }

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include <nlohmann/json.hpp>
+
 #include "tests/support/temp_dir.h"
 
 namespace sepia::testing {
@@ -28,6 +30,9 @@ class TinyRun {
  private:
   TempDir dir_;
 };
+
+// metrics.jsonl, one object a step.
+std::vector<nlohmann::ordered_json> ReadMetrics(const std::string& path);
 
 // metrics.jsonl without what measures time or memory, one line a step.
 std::vector<std::string> ComparableMetrics(const std::string& path);

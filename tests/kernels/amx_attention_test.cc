@@ -20,12 +20,13 @@
 namespace sepia::kernels::cpu::amx {
 namespace {
 
+using kernels::testing::kSeparator;
+using kernels::testing::SeparatorTokens;
 using kernels::testing::Set;
 using kernels::testing::Values;
 using ::sepia::testing::AttentionProblem;
 using ::sepia::testing::WithMagnitude;
 
-constexpr int32_t kSeparator = 7;
 constexpr int64_t kDense = std::numeric_limits<int64_t>::max();
 
 struct Case {
@@ -78,8 +79,9 @@ class Trial {
                 .head_dim = c.head_dim,
                 .spec = {AttentionKind::kSep, c.num_initial, 0, {kSeparator, 1000}},
                 .window = c.window,
-                .tokens = Tokens(),
+                .tokens = {},
                 .qkv = {}};
+    problem_.tokens = SeparatorTokens(batch_size_, c.seq_length, c.density);
     problem_.qkv = Values(qkv_.view());
     index_.emplace(problem_.tokens, batch_size_, c.seq_length, problem_.spec);
   }
@@ -153,16 +155,6 @@ class Trial {
     for (int64_t i = 0; i < tensor.num_elements(); ++i) {
       Set(tensor, i, static_cast<float>(scale) * random.Normal(static_cast<uint64_t>(i)));
     }
-  }
-
-  std::vector<int32_t> Tokens() const {
-    const PhiloxStream random(5, "tokens");
-    std::vector<int32_t> tokens(static_cast<size_t>(batch_size_ * case_.seq_length));
-    for (size_t i = 0; i < tokens.size(); ++i) {
-      const double density = case_.density[i / static_cast<size_t>(case_.seq_length)];
-      tokens[i] = random.Uniform(i) < density ? kSeparator : 100;
-    }
-    return tokens;
   }
 
   // Errors of p and dS shrink or grow a value by `of_terms` of the sum of its terms' sizes; fp32

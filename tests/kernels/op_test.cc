@@ -1,5 +1,6 @@
 #include "tests/kernels/op_test.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -40,6 +41,17 @@ double RoundingError(DType dtype, double value) {
   const Format format = FormatOf(dtype);
   const double subnormal = std::ldexp(1.0, format.min_exponent - format.precision);
   return std::max(UnitRoundoff(dtype) * std::abs(value), subnormal);
+}
+
+std::vector<int32_t> SeparatorTokens(int64_t batch_size, int64_t seq_length,
+                                     const std::vector<double>& density) {
+  const PhiloxStream random(5, "tokens");
+  std::vector<int32_t> tokens(static_cast<size_t>(batch_size * seq_length));
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    const size_t row = std::min(i / static_cast<size_t>(seq_length), density.size() - 1);
+    tokens[i] = random.Uniform(i) < density[row] ? kSeparator : 100;
+  }
+  return tokens;
 }
 
 void Set(const TensorView& tensor, int64_t i, float value) {

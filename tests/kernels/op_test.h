@@ -26,6 +26,11 @@ OwnedTensor RandomTensor(DType dtype, const Shape& shape, uint64_t seed, double 
 // Uniform integers in [0, bound).
 OwnedTensor RandomTokens(const Shape& shape, int32_t bound, uint64_t seed);
 
+// Tokens [B, T] of which about density[row] (the last one repeats) are kSeparator.
+inline constexpr int32_t kSeparator = 7;
+std::vector<int32_t> SeparatorTokens(int64_t batch_size, int64_t seq_length,
+                                     const std::vector<double>& density);
+
 // tensor[i] = value, rounded to the dtype (f32, bf16, f16 or f64).
 void Set(const TensorView& tensor, int64_t i, float value);
 

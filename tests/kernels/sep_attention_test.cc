@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/cpu/cpu_features.h"
+#include "tests/kernels/attention_laws.h"
 #include "tests/kernels/sep_attention_trial.h"
 
 namespace sepia::kernels {
@@ -119,29 +120,11 @@ TEST_P(SepAttentionTest, LargeScores) {
 }
 
 TEST_P(SepAttentionTest, WindowCoversAllEqualsDense) {
-  Trial dense({.seq_length = 150, .kind = AttentionKind::kFull});
-  dense.Compute();
-  for (const int64_t window : {int64_t{150}, int64_t{151}, std::numeric_limits<int64_t>::max()}) {
-    Trial wide({.seq_length = 150, .window = window});
-    wide.Compute();
-    wide.ExpectSame(dense);
-  }
+  testing::ExpectWindowThatCoversAllIsDense<Trial>();
 }
-
-// The dense answer by the packed route: an independent order of the same sums.
-TEST_P(SepAttentionTest, AllSeparatorsEqualsDense) {
-  Trial packed({.seq_length = 301, .window = 1, .density = {1.0}});
-  packed.Compute();
-  EXPECT_EQ(packed.problem().VisiblePairs(), 301 * 302 / 2);
-  packed.ExpectMatchesOracle();
-}
-
+TEST_P(SepAttentionTest, AllSeparatorsEqualsDense) { testing::ExpectAllSeparatorsIsDense<Trial>(); }
 TEST_P(SepAttentionTest, NoSeparatorsEqualsStreaming) {
-  Trial sep({.seq_length = 150, .density = {0.0}});
-  Trial streaming({.seq_length = 150, .kind = AttentionKind::kStreaming});
-  sep.Compute();
-  streaming.Compute();
-  sep.ExpectSame(streaming);
+  testing::ExpectNoSeparatorsIsStreaming<Trial>();
 }
 
 TEST_P(SepAttentionTest, SameBitsForAnyNumberOfThreads) {

@@ -19,8 +19,6 @@
 
 namespace sepia::kernels::testing {
 
-inline constexpr int32_t kSeparator = 7;
-
 struct AttentionCase {
   int64_t batch_size = 1;
   int64_t seq_length = 1;
@@ -52,10 +50,11 @@ class AttentionTrial {
                 .head_dim = c.head_dim,
                 .spec = {c.kind, c.num_initial, c.stride, {kSeparator, 1000}},
                 .window = c.window,
-                .tokens = Tokens(),
+                .tokens = {},
                 .qkv = {}};
     qkv_ = Random("qkv", {c.batch_size, c.seq_length, c.num_heads, 3, c.head_dim}, c.query_scale);
     dout_ = Random("dout", {c.batch_size, c.seq_length, c.num_heads, c.head_dim}, 1);
+    problem_.tokens = SeparatorTokens(c.batch_size, c.seq_length, c.density);
     problem_.qkv = Values(qkv_);
     out_ = OwnedTensor(c.dtype, dout_.view().shape());
     dqkv_ = OwnedTensor(c.dtype, qkv_.view().shape());
@@ -119,29 +118,12 @@ class AttentionTrial {
   // Bit for bit.
   void ExpectSame(const AttentionTrial& other) const {
     SCOPED_TRACE(case_.Describe() + " and " + other.case_.Describe());
-    EXPECT_TRUE(SameBytes(out_, other.out_));
-    EXPECT_TRUE(SameBytes(lse_, other.lse_));
-    EXPECT_TRUE(SameBytes(dqkv_, other.dqkv_));
+    EXPECT_TRUE(SameBits(out_, other.out_));
+    EXPECT_TRUE(SameBits(lse_, other.lse_));
+    EXPECT_TRUE(SameBits(dqkv_, other.dqkv_));
   }
 
  private:
-  static bool SameBytes(ConstTensorView a, ConstTensorView b) {
-    return a.num_bytes() == b.num_bytes() &&
-           std::memcmp(a.raw(), b.raw(), static_cast<size_t>(a.num_bytes())) == 0;
-  }
-
-  std::vector<int32_t> Tokens() const {
-    const PhiloxStream random(5, "tokens");
-    std::vector<int32_t> tokens(static_cast<size_t>(case_.batch_size * case_.seq_length));
-    for (size_t i = 0; i < tokens.size(); ++i) {
-      const size_t row = i / static_cast<size_t>(case_.seq_length);
-      const double density = case_.density[std::min(row, case_.density.size() - 1)];
-      const bool separator = random.Uniform(i) < density;
-      tokens[i] = separator ? kSeparator : 100 + static_cast<int32_t>(i % 50);
-    }
-    return tokens;
-  }
-
   OwnedTensor Random(const char* name, const Shape& shape, double scale) const {
     const PhiloxStream random(3, name);
     OwnedTensor tensor(case_.dtype, shape);
