@@ -49,6 +49,7 @@ if(SEPIA_CUDA STREQUAL "ON")
     set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
   endif()
   find_package(CUDAToolkit REQUIRED)
+  include(cmake/cuda_libraries.cmake)
 endif()
 
 if(SEPIA_TESTS)

@@ -40,7 +40,9 @@ struct DeviceProperties {
 };
 int NumDevices();
 DeviceProperties GetDeviceProperties(int device, const Where& where = Where::Current());
+// The device of the calling thread.
 void UseDevice(int device, const Where& where = Where::Current());
+int UsedDevice(const Where& where = Where::Current());
 
 // An order of work. Work on different streams may overlap; Event orders it.
 class Stream {
@@ -66,6 +68,8 @@ class Event {
   Event& operator=(Event&&) = delete;
 
   void Record(Stream& stream, const Where& where = Where::Current());
+  // Whether the work before the recorded point is done; does not wait.
+  bool IsDone(const Where& where = Where::Current()) const;
   // Later work on `stream` waits for the recorded point.
   void MakeWait(Stream& stream, const Where& where = Where::Current()) const;
   // Milliseconds from `begin` to this event, both recorded; waits for them.

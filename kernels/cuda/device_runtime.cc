@@ -34,6 +34,12 @@ void UseDevice(int device, const Where& where) {
   Check(cudaSetDevice(device), "cudaSetDevice", where);
 }
 
+int UsedDevice(const Where& where) {
+  int device = 0;
+  Check(cudaGetDevice(&device), "cudaGetDevice", where);
+  return device;
+}
+
 Stream::Stream(const Where& where) {
   cudaStream_t stream;
   Check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate", where);
@@ -61,6 +67,13 @@ Event::~Event() {
 void Event::Record(Stream& stream, const Where& where) {
   Check(cudaEventRecord(static_cast<cudaEvent_t>(handle_), Handle(stream)), "cudaEventRecord",
         where);
+}
+
+bool Event::IsDone(const Where& where) const {
+  const cudaError_t status = cudaEventQuery(static_cast<cudaEvent_t>(handle_));
+  if (status == cudaErrorNotReady) return false;
+  Check(status, "cudaEventQuery", where);
+  return true;
 }
 
 void Event::MakeWait(Stream& stream, const Where& where) const {

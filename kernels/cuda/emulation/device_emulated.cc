@@ -41,6 +41,8 @@ DeviceProperties GetDeviceProperties(int device, const Where& where) {
 
 void UseDevice(int device, const Where& where) { GetDeviceProperties(device, where); }
 
+int UsedDevice(const Where&) { return 0; }
+
 Stream::Stream(const Where&) {}
 Stream::~Stream() = default;
 void Stream::Synchronize(const Where&) {}
@@ -50,6 +52,10 @@ Event::~Event() { delete static_cast<EmulatedEvent*>(handle_); }
 
 void Event::Record(Stream&, const Where&) {
   *static_cast<EmulatedEvent*>(handle_) = {.recorded = true, .seconds = MonotonicSeconds()};
+}
+
+bool Event::IsDone(const Where&) const {
+  return static_cast<const EmulatedEvent*>(handle_)->recorded;
 }
 
 void Event::MakeWait(Stream&, const Where&) const {}

@@ -1,0 +1,15 @@
+# NCCL and cuDNN, which ship beside the toolkit or as Debian packages of NVIDIA's. Without NCCL one rank
+# trains; without cuDNN all attention runs on Sepia's own kernels.
+function(sepia_cuda_library target header library)
+  find_path(${target}_INCLUDE_DIR ${header} HINTS ${CUDAToolkit_INCLUDE_DIRS})
+  find_library(${target}_LIBRARY ${library} HINTS ${CUDAToolkit_LIBRARY_DIR})
+  if(${target}_INCLUDE_DIR AND ${target}_LIBRARY)
+    add_library(${target} INTERFACE)
+    target_include_directories(${target} SYSTEM INTERFACE ${${target}_INCLUDE_DIR})
+    target_link_libraries(${target} INTERFACE ${${target}_LIBRARY} CUDA::cudart)
+  else()
+    message(STATUS "${header} or lib${library} not found")
+  endif()
+endfunction()
+sepia_cuda_library(sepia_nccl nccl.h nccl)
+sepia_cuda_library(sepia_cudnn cudnn_graph.h cudnn)
