@@ -42,7 +42,7 @@ struct MatrixProduct {
   DType dtype;
   DType out_dtype;
   int64_t m = 0, n = 0, k = 0;
-  MatrixOperand a, b;
+  MatrixOperand a = {}, b = {};
   void* out = nullptr;
   int64_t out_stride = 0;
   bool accumulate = false;  // the old `out` is added to AB before the epilogue

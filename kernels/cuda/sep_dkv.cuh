@@ -14,10 +14,10 @@ namespace sepia::kernels::cuda {
 template <int kDim>
 struct DkvShape {
   static constexpr int kWarps = kDim == 256 ? 8 : 4;
-  static constexpr int kRowTiles = kDim <= 80 ? 2 : 1;
+  static constexpr int kRowTiles = kDim <= 64 ? 2 : 1;
   static constexpr int kQueries = kDim <= 64 ? 64 : kDim == 256 ? 16 : 32;
-  static constexpr bool kKeysInRegisters = kDim == 32 || kDim == 64 || kDim == 128;
-  static constexpr bool kValuesInRegisters = kDim == 32;
+  static constexpr bool kKeysInRegisters = kDim <= 128;
+  static constexpr bool kValuesInRegisters = kDim == 32 || kDim == 80;
   // The gradients of 256 columns do not fit the registers: a block makes half of them, and the
   // first two products twice.
   static constexpr int kColumnParts = kDim == 256 ? 2 : 1;
