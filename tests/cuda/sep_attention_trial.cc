@@ -57,9 +57,19 @@ void SepAttentionTrial::Run(bool backward) {
   const AttentionIndex index(problem_.tokens, c.batch_size, c.seq_length, problem_.spec);
   const DeviceAttentionIndex device_index(stream, index);
   const int64_t window = c.kind == AttentionKind::kFull ? c.seq_length : c.window;
-  const SepAttention attention(
-      {c.dtype, c.batch_size, c.seq_length, c.num_heads, c.head_dim, window}, device_index,
-      c.allow_fallback);
+  const SepAttentionSize size = {c.dtype,     c.batch_size, c.seq_length,
+                                 c.num_heads, c.head_dim,   window};
+  if (c.use_dnn) {
+    DnnAttention attention(size, c.dnn);
+    RunWith(attention, stream, backward);
+  } else {
+    const SepAttention attention(size, device_index, c.allow_fallback);
+    RunWith(attention, stream, backward);
+  }
+}
+
+template <typename Attention>
+void SepAttentionTrial::RunWith(Attention& attention, Stream& stream, bool backward) {
   kernel_name_ = attention.KernelName();
 
   const auto bytes = [](const OwnedTensor& t) { return static_cast<size_t>(t.view().num_bytes()); };

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/buffer.h"
+#include "kernels/cuda/dnn.h"
 #include "kernels/cuda/sep_attention.h"
 #include "tests/oracle/attention.h"
 
@@ -24,6 +25,9 @@ struct SepAttentionCase {
   DType dtype = DType::kBFloat16;
   double query_scale = 1;
   bool allow_fallback = false;
+  // cuDNN in place of Sepia's kernels; kFull only.
+  bool use_dnn = false;
+  DnnAttentionOptions dnn = {};
 
   std::string Describe() const;
 };
@@ -46,6 +50,8 @@ class SepAttentionTrial {
 
  private:
   void Run(bool backward);
+  template <typename Attention>
+  void RunWith(Attention& attention, Stream& stream, bool backward);
   void ExpectNear(const char* name, const std::vector<double>& actual,
                   const ::sepia::testing::WithMagnitude& expected,
                   const std::vector<double>& half_error) const;
