@@ -88,8 +88,9 @@ class Trial {
 
   void Run() {
     Blas blas(form_.workspace_bytes);
-    blas.Multiply(stream_, Product());
+    RunWith(blas);
   }
+  void RunWith(Blas& blas) { blas.Multiply(stream_, Product()); }
 
   // Sums of k products in fp32 in any order: k roundings of at most the sum of magnitudes. GeLU's
   // slope is at most 1.13; its own arithmetic is a handful of roundings of |x| + 1.
@@ -199,6 +200,30 @@ TEST(BlasTest, EveryForm) {
           trial.Run();
           trial.ExpectRight();
         }
+      }
+    }
+  }
+}
+
+// Forms that differ in nothing but dtypes, transposes, epilogue or accumulation have algorithms of
+// their own: the library refuses one that was chosen for another form.
+TEST(BlasTest, FormsOfOneShapeDoNotShareAlgorithms) {
+  Blas blas;
+  size_t forms = 0;
+  for (const DType out_dtype : {DType::kBFloat16, DType::kFloat32}) {
+    for (const Epilogue epilogue : kEpilogues) {
+      for (int bits = 0; bits < 8; ++bits) {
+        Trial trial({.out_dtype = out_dtype,
+                     .m = 8,
+                     .n = 8,
+                     .k = 8,
+                     .transpose_a = (bits & 1) != 0,
+                     .transpose_b = (bits & 2) != 0,
+                     .accumulate = (bits & 4) != 0,
+                     .epilogue = epilogue});
+        trial.RunWith(blas);
+        trial.ExpectRight();
+        EXPECT_EQ(blas.num_algorithms(), ++forms);
       }
     }
   }
