@@ -3,11 +3,11 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdio>
 
 #include <fmt/core.h>
 
 #include "base/error.h"
+#include "base/file_calls.h"
 
 namespace sepia {
 
@@ -17,13 +17,13 @@ AtomicFile::AtomicFile(const std::string& path)
       file_(File::Create(temporary_)) {}
 
 AtomicFile::~AtomicFile() {
-  if (!committed_) unlink(temporary_.c_str());
+  if (!committed_) ActiveFileCalls().Unlink(temporary_);
 }
 
 void AtomicFile::Commit() {
   file_.Sync();
   file_.Close();
-  if (rename(temporary_.c_str(), path_.c_str()) != 0) throw CannotWrite(path_, errno);
+  if (ActiveFileCalls().Rename(temporary_, path_, 0) != 0) throw CannotWrite(path_, errno);
   committed_ = true;
   SyncDirectory(DirectoryOf(path_));
 }

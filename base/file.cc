@@ -5,7 +5,6 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -15,10 +14,21 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/directory.h"
 #include "base/error.h"
+#include "base/file_calls.h"
 
 namespace sepia {
 namespace {
+
+// Calls again while a signal interrupts; a file system that answers so for ever is broken.
+template <typename Call>
+auto Retried(const Call& call) {
+  constexpr int kMostInterruptions = 1000;
+  auto result = call();
+  for (int i = 0; result < 0 && errno == EINTR && i < kMostInterruptions; ++i) result = call();
+  return result;
+}
 
 UserError CannotRead(const std::string& path, int system_errno) {
   const char* remedy = system_errno == ENOENT   ? "check the path"
@@ -35,7 +45,7 @@ UserError CannotCreate(const std::string& path, int system_errno) {
 }
 
 int OpenOrThrow(const std::string& path, int flags) {
-  const int fd = open(path.c_str(), flags | O_CLOEXEC, 0666);
+  const int fd = Retried([&] { return ActiveFileCalls().Open(path, flags); });
   if (fd >= 0) return fd;
   const bool writing = (flags & O_ACCMODE) != O_RDONLY;
   throw writing ? CannotCreate(path, errno) : CannotRead(path, errno);
@@ -69,7 +79,7 @@ File File::OpenForAppend(const std::string& path) {
 }
 
 File::~File() {
-  if (fd_ >= 0) close(fd_);
+  if (fd_ >= 0) ActiveFileCalls().Close(fd_);
 }
 
 File::File(File&& other) noexcept
@@ -89,9 +99,8 @@ int64_t File::Size() const {
 
 void File::Write(std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
-    const ssize_t written = write(fd_, bytes.data(), bytes.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) throw WriteFailed(path_, errno);
+    const ssize_t written = Retried([&] { return ActiveFileCalls().Write(fd_, bytes); });
+    if (written <= 0) throw WriteFailed(path_, written < 0 ? errno : EIO);
     bytes = bytes.subspan(static_cast<size_t>(written));
   }
 }
@@ -100,9 +109,8 @@ void File::Write(std::string_view text) { Write(std::as_bytes(std::span(text)));
 
 void File::WriteAt(int64_t offset, std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
-    const ssize_t written = pwrite(fd_, bytes.data(), bytes.size(), offset);
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) throw WriteFailed(path_, errno);
+    const ssize_t written = Retried([&] { return ActiveFileCalls().WriteAt(fd_, bytes, offset); });
+    if (written <= 0) throw WriteFailed(path_, written < 0 ? errno : EIO);
     bytes = bytes.subspan(static_cast<size_t>(written));
     offset += written;
   }
@@ -110,8 +118,7 @@ void File::WriteAt(int64_t offset, std::span<const std::byte> bytes) {
 
 void File::ReadAt(int64_t offset, std::span<std::byte> bytes) const {
   while (!bytes.empty()) {
-    const ssize_t got = pread(fd_, bytes.data(), bytes.size(), offset);
-    if (got < 0 && errno == EINTR) continue;
+    const ssize_t got = Retried([&] { return ActiveFileCalls().ReadAt(fd_, bytes, offset); });
     if (got < 0) throw CannotRead(path_, errno);
     if (got == 0) throw BadData(path_, offset, "the file ends here", "it is truncated");
     bytes = bytes.subspan(static_cast<size_t>(got));
@@ -120,22 +127,24 @@ void File::ReadAt(int64_t offset, std::span<std::byte> bytes) const {
 }
 
 void File::Truncate(int64_t size) {
-  if (ftruncate(fd_, size) != 0) throw WriteFailed(path_, errno);
+  if (Retried([&] { return ActiveFileCalls().Truncate(fd_, size); }) != 0) {
+    throw WriteFailed(path_, errno);
+  }
 }
 
 void File::Preallocate(int64_t size) {
   if (size == 0) return;
-  const int error = posix_fallocate(fd_, 0, size);
-  if (error == EINVAL || error == EOPNOTSUPP) return;  // the file system cannot reserve
-  if (error != 0) throw WriteFailed(path_, error);
+  if (Retried([&] { return ActiveFileCalls().Preallocate(fd_, size); }) == 0) return;
+  if (errno == EINVAL || errno == EOPNOTSUPP) return;  // the file system cannot reserve
+  throw WriteFailed(path_, errno);
 }
 
 void File::Sync() {
-  if (fsync(fd_) != 0) throw WriteFailed(path_, errno);
+  if (ActiveFileCalls().Sync(fd_) != 0) throw WriteFailed(path_, errno);
 }
 
 void File::Close() {
-  if (close(std::exchange(fd_, -1)) != 0) throw WriteFailed(path_, errno);
+  if (ActiveFileCalls().Close(std::exchange(fd_, -1)) != 0) throw WriteFailed(path_, errno);
 }
 
 MappedFile::MappedFile(const std::string& path) : path_(path) {
@@ -179,27 +188,29 @@ void WriteFileAtomic(const std::string& path, std::string_view content) {
     file.Write(content);
     file.Sync();
     file.Close();
-    if (rename(temporary.c_str(), path.c_str()) != 0) throw CannotWrite(path, errno);
+    if (ActiveFileCalls().Rename(temporary, path, 0) != 0) throw CannotWrite(path, errno);
   } catch (...) {
-    unlink(temporary.c_str());
+    ActiveFileCalls().Unlink(temporary);
     throw;
   }
   SyncDirectory(DirectoryOf(path));
 }
 
 void SyncDirectory(const std::string& path) {
-  File directory = File::OpenForRead(path);
-  directory.Sync();
+  const int fd = Retried([&] { return ActiveFileCalls().Open(path, O_RDONLY | O_DIRECTORY); });
+  if (fd < 0) throw CannotWrite(path, errno);
+  const int error = ActiveFileCalls().Sync(fd) == 0 ? 0 : errno;
+  ActiveFileCalls().Close(fd);
+  // EINVAL: a file system whose directories cannot be synced.
+  if (error != 0 && error != EINVAL) throw WriteFailed(path, error);
 }
 
 void RenameNoReplace(const std::string& from, const std::string& to) {
-  if (syscall(SYS_renameat2, AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) {
-    return;
-  }
+  if (ActiveFileCalls().Rename(from, to, RENAME_NOREPLACE) == 0) return;
   if (errno != EINVAL && errno != ENOSYS) throw CannotWrite(to, errno);
   // The file system has no atomic form.
   if (FileExists(to)) throw CannotWrite(to, EEXIST);
-  if (rename(from.c_str(), to.c_str()) != 0) throw CannotWrite(to, errno);
+  if (ActiveFileCalls().Rename(from, to, 0) != 0) throw CannotWrite(to, errno);
 }
 
 bool FileExists(const std::string& path) {
@@ -209,8 +220,11 @@ bool FileExists(const std::string& path) {
 
 void CreateDirectories(const std::string& path) {
   std::error_code error;
-  std::filesystem::create_directories(path, error);
-  if (error) throw CannotWrite(path, error.value());
+  if (path.empty() || std::filesystem::is_directory(path, error)) return;
+  const std::string parent = std::filesystem::path(path).parent_path();
+  CreateDirectories(parent);
+  MakeDirectory(path);
+  SyncDirectory(parent.empty() ? "." : parent);
 }
 
 std::string DirectoryOf(const std::string& path) {
