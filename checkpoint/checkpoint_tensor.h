@@ -20,6 +20,12 @@ enum class Role : uint8_t {
 // "weight" (kMaster and kWeight), "exp_avg", "exp_avg_sq".
 std::string_view RoleName(Role role);
 
+// Elements `part` of a tensor, and where they go when they are read.
+struct PartTarget {
+  Rectangle part;
+  TensorView out;  // of the shape part.extent
+};
+
 // One rectangle of one tensor to be saved.
 struct CheckpointTensor {
   NamedTensor tensor;

@@ -58,12 +58,28 @@ void ModelSource::ReadTensor(const std::string& name, TensorView out, Role role)
 
 void ModelSource::ReadPart(const std::string& name, const Rectangle& part, TensorView out,
                            Role role) const {
+  const PartTarget target{part, out};
+  ReadParts(name, {&target, 1}, role);
+}
+
+void ModelSource::ReadParts(const std::string& name, std::span<const PartTarget> parts,
+                            Role role) const {
   const SourceTensor& tensor = Get(name);
-  CHECK(part.Inside(tensor.shape), "{} of tensor '{}' {}", part.ToString(), name, tensor.shape);
   CHECK(Has(role), "{} has no {}", path(), RoleName(role));
-  CHECK_EQ(out.shape(), part.extent);
-  Read(tensor, role, part, out);
-  WarnAboutNonFinite(path(), name, out.span<float>());
+  for (const PartTarget& target : parts) {
+    CHECK(target.part.Inside(tensor.shape), "{} of tensor '{}' {}", target.part.ToString(), name,
+          tensor.shape);
+    CHECK_EQ(target.out.shape(), target.part.extent);
+  }
+  ReadEach(tensor, role, parts);
+  for (const PartTarget& target : parts) {
+    WarnAboutNonFinite(path(), name, target.out.span<float>());
+  }
+}
+
+void ModelSource::ReadEach(const SourceTensor& tensor, Role role,
+                           std::span<const PartTarget> parts) const {
+  for (const PartTarget& target : parts) Read(tensor, role, target.part, target.out);
 }
 
 std::unique_ptr<ModelSource> OpenModelSource(const std::string& path) {

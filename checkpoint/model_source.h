@@ -52,12 +52,18 @@ class ModelSource {
   void ReadTensor(const std::string& name, TensorView out, Role role = Role::kMaster) const;
   void ReadPart(const std::string& name, const Rectangle& part, TensorView out,
                 Role role = Role::kMaster) const;
+  // Several parts of one tensor; what they have in common in the file is read once.
+  void ReadParts(const std::string& name, std::span<const PartTarget> parts,
+                 Role role = Role::kMaster) const;
   // Throws BadData when there is no such tensor.
   const SourceTensor& Get(std::string_view name) const;
 
  protected:
   virtual void Read(const SourceTensor& tensor, Role role, const Rectangle& part,
                     TensorView out) const = 0;
+  // Part by part, unless a source can do better.
+  virtual void ReadEach(const SourceTensor& tensor, Role role,
+                        std::span<const PartTarget> parts) const;
 };
 
 // Detects what `path` is: a Sepia step directory, a directory of checkpoints or a run directory

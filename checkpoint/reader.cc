@@ -79,16 +79,29 @@ void CheckpointReader::ReadTensor(std::string_view name, Role role, TensorView o
 
 void CheckpointReader::ReadPart(std::string_view name, Role role, const Rectangle& part,
                                 TensorView out) const {
+  const PartTarget target{part, out};
+  ReadParts(name, role, {&target, 1});
+}
+
+void CheckpointReader::ReadParts(std::string_view name, Role role,
+                                 std::span<const PartTarget> parts) const {
   const StoredTensor& tensor = Get(name, role);
-  CHECK(part.Inside(tensor.shape), "{} of tensor '{}'", part.ToString(), name);
-  CHECK_EQ(out.shape(), part.extent);
-  CHECK(out.dtype() == tensor.dtype || out.dtype() == DType::kFloat32);
+  for (const PartTarget& target : parts) {
+    CHECK(target.part.Inside(tensor.shape), "{} of tensor '{}'", target.part.ToString(), name);
+    CHECK_EQ(target.out.shape(), target.part.extent);
+    CHECK(target.out.dtype() == tensor.dtype || target.out.dtype() == DType::kFloat32);
+  }
   std::vector<std::byte> bytes;
   for (const StoredChunk& chunk : tensor.chunks) {
-    if (!chunk.part.Overlaps(part)) continue;
+    const auto overlaps = [&](const PartTarget& target) {
+      return chunk.part.Overlaps(target.part);
+    };
+    if (std::none_of(parts.begin(), parts.end(), overlaps)) continue;
     bytes.resize(static_cast<size_t>(chunk.part.num_elements() * DTypeSize(tensor.dtype)));
     ReadChunk(tensor, chunk, bytes);
-    CopyPart(tensor, chunk.part, bytes, part, out);
+    for (const PartTarget& target : parts) {
+      if (overlaps(target)) CopyPart(tensor, chunk.part, bytes, target.part, target.out);
+    }
   }
 }
 

@@ -38,6 +38,8 @@ class CheckpointReader {
   // read and whose dtype is the stored one (same bits) or fp32 (exact widening).
   void ReadTensor(std::string_view name, Role role, TensorView out) const;
   void ReadPart(std::string_view name, Role role, const Rectangle& part, TensorView out) const;
+  // Several parts of one tensor: no chunk is read twice.
+  void ReadParts(std::string_view name, Role role, std::span<const PartTarget> parts) const;
 
   // Re-reads everything: all chunks, indexes, padding, attachments. Returns one message a fault.
   std::vector<std::string> VerifyDeep() const;

@@ -72,6 +72,10 @@ class SepiaCheckpoint : public ModelSource {
             TensorView out) const override {
     reader_.ReadPart(tensor.name, role, part, out);
   }
+  void ReadEach(const SourceTensor& tensor, Role role,
+                std::span<const PartTarget> parts) const override {
+    reader_.ReadParts(tensor.name, role, parts);
+  }
 
  private:
   CheckpointReader reader_;

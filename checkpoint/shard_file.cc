@@ -1,5 +1,7 @@
 #include "checkpoint/shard_file.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -8,6 +10,7 @@
 #include "base/crc32c.h"
 #include "base/error.h"
 #include "base/integer.h"
+#include "checkpoint/import/hf_layout.h"
 
 namespace sepia::checkpoint {
 namespace {
@@ -71,7 +74,7 @@ int64_t PlaceChunks(std::span<const CheckpointTensor> tensors, int shard,
     StoredTensor place{tensor.name, source.role, dtype, tensor.global_shape, {}};
     const Rectangle whole{tensor.offset, tensor.view.shape()};
     CHECK(whole.Inside(tensor.global_shape), "tensor '{}'", tensor.name);
-    for (Rectangle& part : SplitContiguously(whole, kMaxChunkBytes / DTypeSize(dtype))) {
+    for (Rectangle& part : CutIntoChunks(tensor.name, tensor.global_shape, whole, dtype)) {
       const int64_t bytes = part.num_elements() * DTypeSize(dtype);
       place.chunks.push_back({shard, offset, 0, std::move(part)});
       offset = RoundUp(offset + bytes, kChunkAlignment);
@@ -81,32 +84,42 @@ int64_t PlaceChunks(std::span<const CheckpointTensor> tensors, int shard,
   return offset;
 }
 
-// The chunk's bytes: part of the tensor's memory, or read into `scratch`.
+// The chunk's bytes: where the tensor has them in one piece, or gathered or read into `scratch`.
 std::span<const std::byte> ChunkBytes(const CheckpointTensor& source, const Rectangle& part,
-                                      int64_t elements_before, Buffer* scratch) {
+                                      Buffer* scratch) {
   const TensorView& view = source.tensor.view;
-  const int64_t size = DTypeSize(view.dtype());
-  const auto bytes = static_cast<size_t>(part.num_elements() * size);
-  if (!source.read) {
-    CHECK(view.raw() != nullptr && view.device() == Device::kCpu, "tensor '{}' has no host data",
-          source.tensor.name);
-    return {static_cast<const std::byte*>(view.raw()) + elements_before * size, bytes};
-  }
+  const auto size = static_cast<size_t>(DTypeSize(view.dtype()));
+  const size_t bytes = static_cast<size_t>(part.num_elements()) * size;
   if (scratch->size() == 0) *scratch = Buffer(kMaxChunkBytes, "a checkpoint chunk");
-  source.read(part, TensorView(scratch->data(), view.dtype(), part.extent));
-  return {scratch->data(), bytes};
+  if (source.read) {
+    source.read(part, TensorView(scratch->data(), view.dtype(), part.extent));
+    return {scratch->data(), bytes};
+  }
+  CHECK(view.raw() != nullptr && view.device() == Device::kCpu, "tensor '{}' has no host data",
+        source.tensor.name);
+  const auto* data = static_cast<const std::byte*>(view.raw());
+  std::span<const std::byte> in_place;
+  ForEachRun(part, {source.tensor.offset, view.shape()}, part,
+             [&](int64_t from, int64_t to, int64_t count) {
+               const std::byte* run = data + static_cast<size_t>(from) * size;
+               const size_t run_bytes = static_cast<size_t>(count) * size;
+               if (run_bytes == bytes) {
+                 in_place = {run, bytes};
+               } else {
+                 std::memcpy(scratch->data() + static_cast<size_t>(to) * size, run, run_bytes);
+               }
+             });
+  return in_place.empty() ? std::span<const std::byte>(scratch->data(), bytes) : in_place;
 }
 
 void WriteChunks(std::span<const CheckpointTensor> tensors, File* file,
                  std::vector<StoredTensor>* stored) {
   Buffer scratch;
   for (size_t i = 0; i < tensors.size(); ++i) {
-    int64_t elements_before = 0;
     for (StoredChunk& chunk : (*stored)[i].chunks) {
-      const auto bytes = ChunkBytes(tensors[i], chunk.part, elements_before, &scratch);
+      const auto bytes = ChunkBytes(tensors[i], chunk.part, &scratch);
       chunk.crc32c = Crc32c(bytes);
       file->WriteAt(chunk.offset, bytes);
-      elements_before += chunk.part.num_elements();
     }
   }
 }
@@ -131,7 +144,46 @@ bool AllZero(const File& file, int64_t begin, int64_t end) {
   return std::all_of(block.begin(), block.end(), [](std::byte b) { return b == std::byte{0}; });
 }
 
+// Cuts `part` along `dim` at the multiples of `block`.
+std::vector<Rectangle> CutAtMultiples(const Rectangle& part, int dim, int64_t block) {
+  const auto d = static_cast<size_t>(dim);
+  const int64_t end = part.offset[d] + part.extent[dim];
+  std::vector<Rectangle> pieces;
+  for (int64_t begin = part.offset[d]; begin < end;) {
+    const int64_t next = std::min(end, (begin / block + 1) * block);
+    std::vector<int64_t> extent(part.extent.dims().begin(), part.extent.dims().end());
+    extent[d] = next - begin;
+    Rectangle piece{part.offset, Shape(std::span<const int64_t>(extent))};
+    piece.offset[d] = begin;
+    pieces.push_back(std::move(piece));
+    begin = next;
+  }
+  return pieces;
+}
+
 }  // namespace
+
+std::vector<Rectangle> CutIntoChunks(const std::string& name, const Shape& global_shape,
+                                     const Rectangle& part, DType dtype) {
+  constexpr int64_t kReaders = 8;
+  // Smaller chunks would be padding for a good part.
+  constexpr int64_t kFewestBytes = 64 << 10;
+  const int64_t size = DTypeSize(dtype);
+  const int64_t bytes = global_shape.num_elements() * size;
+  // A slice of ZeRO begins and ends inside a chunk of every bucket.
+  const int64_t most = std::clamp<int64_t>(bytes / 64, 2 * kFewestBytes, 1 << 20);
+  const int dim = IsCutAlongColumns(name) ? 1 : 0;
+  if (global_shape.rank() != 2 || global_shape[dim] % kReaders != 0 ||
+      bytes / kReaders < kFewestBytes) {
+    return SplitContiguously(part, most / size);
+  }
+  std::vector<Rectangle> chunks;
+  for (const Rectangle& block : CutAtMultiples(part, dim, global_shape[dim] / kReaders)) {
+    const std::vector<Rectangle> pieces = SplitContiguously(block, most / size);
+    chunks.insert(chunks.end(), pieces.begin(), pieces.end());
+  }
+  return chunks;
+}
 
 std::string ShardFileName(int rank, int num_shards) {
   return fmt::format("shard-{:05}-of-{:05}.sck", rank, num_shards);
@@ -188,6 +240,30 @@ File OpenShard(const std::string& path, const ShardIdentity& identity, const Sto
                   "its index is not the one that the manifest records", kDamaged);
   }
   return file;
+}
+
+void RereadShard(const std::string& path, const ShardIdentity& identity, const StoredShard& shard,
+                 std::span<const StoredTensor> stored) {
+  try {
+    const File file = OpenShard(path, identity, shard);
+    // The pages are clean after the sync: what is read now comes from the disk.
+    posix_fadvise(file.fd(), 0, 0, POSIX_FADV_DONTNEED);
+    std::vector<std::byte> bytes;
+    for (const StoredTensor& tensor : stored) {
+      for (const StoredChunk& chunk : tensor.chunks) {
+        bytes.resize(static_cast<size_t>(chunk.part.num_elements() * DTypeSize(tensor.dtype)));
+        file.ReadAt(chunk.offset, bytes);
+        if (Crc32c(bytes) == chunk.crc32c) continue;
+        throw BadData(path, chunk.offset,
+                      fmt::format("{} of tensor '{}' is not what was written",
+                                  RoleName(tensor.role), tensor.name),
+                      "check the disk and the machine's memory");
+      }
+    }
+  } catch (const UserError& error) {
+    throw UserError(ExitCode::kCannotWrite,
+                    fmt::format("verification after the save: {}", error.what()));
+  }
 }
 
 void VerifyShardLayout(const File& file, const Manifest& manifest, int shard,

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <filesystem>
 
+#include "base/directory.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -18,7 +19,9 @@ namespace fs = std::filesystem;
 constexpr std::string_view kPrefix = "step_";
 constexpr std::string_view kTemporary = ".tmp-";
 constexpr std::string_view kTrash = ".trash-";
+constexpr std::string_view kDamaged = ".damaged-";
 constexpr std::string_view kHint = "LATEST";
+constexpr std::string_view kKeepMark = "KEEP";
 
 bool IsLeftover(std::string_view name) {
   if (name.starts_with(kTrash))
@@ -105,8 +108,8 @@ std::optional<std::string> NewestCheckpoint(const std::string& root) {
   if (good == candidates.end()) {
     message += fmt::format("; {} holds no other checkpoint that can be loaded", root);
   } else {
-    message +=
-        fmt::format("; move {} away to continue from {}", candidates.front().path, good->path);
+    message += fmt::format("; to continue from {}, train with --fallback-to-older or move {} away",
+                           good->path, candidates.front().path);
   }
   throw UserError(ExitCode::kBadData, message);
 }
@@ -115,12 +118,21 @@ void RemoveCheckpoint(const std::string& path) {
   const std::string root = DirectoryOf(path);
   const std::string trash =
       fmt::format("{}/{}{}", root, kTrash, fs::path(path).filename().string());
-  std::error_code error;
-  fs::remove_all(trash, error);
+  RemoveTree(trash);
   RenameNoReplace(path, trash);
   SyncDirectory(root);
-  fs::remove_all(trash, error);
-  if (error) throw CannotWrite(trash, error.value());
+  RemoveTree(trash);
+}
+
+std::string SetAside(const std::string& path) {
+  const std::string root = DirectoryOf(path);
+  const std::string name =
+      fmt::format("{}/{}{}", root, kDamaged, fs::path(path).filename().string());
+  std::string target = name;
+  for (int i = 2; FileExists(target); ++i) target = fmt::format("{}-{}", name, i);
+  RenameNoReplace(path, target);
+  SyncDirectory(root);
+  return target;
 }
 
 void ApplyRetention(const std::string& root, const Retention& retention, int64_t newest) {
@@ -133,6 +145,7 @@ void ApplyRetention(const std::string& root, const Retention& retention, int64_t
       continue;  // not ours to remove
     }
     const bool for_good =
+        FileExists(fmt::format("{}/{}", candidate.path, kKeepMark)) ||
         (retention.keep_every > 0 && candidate.step % retention.keep_every == 0) ||
         (retention.keep_log_spaced && IsLogSpaced(candidate.step));
     if (kept++ < retention.keep_last || for_good || candidate.step == newest) continue;
@@ -144,9 +157,7 @@ void ApplyRetention(const std::string& root, const Retention& retention, int64_t
 void SweepLeftovers(const std::string& root) {
   for (const fs::path& path : Entries(root)) {
     if (!IsLeftover(path.filename().string())) continue;
-    std::error_code error;
-    fs::remove_all(path, error);
-    if (error) throw CannotWrite(path.string(), error.value());
+    RemoveTree(path);
     LogInfo("removed {}, left by an interrupted save", path.string());
   }
 }

@@ -30,7 +30,11 @@ std::vector<Candidate> FindCheckpoints(const std::string& root);
 // things but no checkpoint: nothing is ever passed over silently.
 std::optional<std::string> NewestCheckpoint(const std::string& root);
 
-// Which checkpoints stay when a new one is committed.
+// Renames a step directory that cannot be loaded to ".damaged-step_N" (with a number behind where
+// that exists): out of the way, nothing lost. Returns the new path.
+std::string SetAside(const std::string& path);
+
+// Which checkpoints stay when a new one is committed, besides those that hold a file named KEEP.
 struct Retention {
   int keep_last = 0;             // highest steps; 0 = all
   int64_t keep_every = 0;        // multiples of this stay for good; 0 = none

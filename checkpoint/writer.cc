@@ -1,19 +1,12 @@
 #include "checkpoint/writer.h"
 
-#include <fcntl.h>
-#include <linux/fs.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <filesystem>
 #include <map>
 #include <random>
 
 #include "base/clock.h"
 #include "base/crc32c.h"
+#include "base/directory.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -55,15 +48,6 @@ void WriteSynced(const std::string& path, std::string_view content) {
   file.Close();
 }
 
-void MakeDirectory(const std::string& path) {
-  if (mkdir(path.c_str(), 0777) != 0) throw CannotWrite(path, errno);
-  SyncDirectory(DirectoryOf(path));
-}
-
-bool ExchangePaths(const std::string& a, const std::string& b) {
-  return syscall(SYS_renameat2, AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE) == 0;
-}
-
 // Logs instead of throwing: for what follows the commit.
 template <typename Action>
 void WarnOnly(const char* what, const Action& action) {
@@ -86,11 +70,13 @@ void CheckpointWriter::Stage(std::string_view name) const {
 }
 
 std::string WriteShardOf(const SaveAttempt& attempt, int rank,
-                         std::span<const CheckpointTensor> tensors) {
+                         std::span<const CheckpointTensor> tensors, bool verify) {
+  const ShardIdentity identity{attempt.uuid, attempt.step, rank, attempt.num_shards};
+  const std::string path = attempt.directory + "/" + ShardFileName(rank, attempt.num_shards);
   ShardReport report;
-  report.shard =
-      WriteShard(attempt.directory + "/" + ShardFileName(rank, attempt.num_shards),
-                 {attempt.uuid, attempt.step, rank, attempt.num_shards}, tensors, &report.tensors);
+  MakeDirectory(attempt.directory);
+  report.shard = WriteShard(path, identity, tensors, &report.tensors);
+  if (verify) RereadShard(path, identity, report.shard, report.tensors);
   return EncodeShardReport(report);
 }
 
@@ -98,8 +84,9 @@ std::string CheckpointWriter::Save(const CheckpointContents& contents) {
   const SaveAttempt attempt = Begin(contents.step, /*num_shards=*/1);
   std::string report;
   try {
+    Stage("make directory");
     Stage("shard");
-    report = WriteShardOf(attempt, /*rank=*/0, contents.tensors);
+    report = WriteShardOf(attempt, /*rank=*/0, contents.tensors, options_.verify);
   } catch (...) {
     Abandon(attempt);
     throw;
@@ -109,18 +96,14 @@ std::string CheckpointWriter::Save(const CheckpointContents& contents) {
 
 SaveAttempt CheckpointWriter::Begin(int64_t step, int num_shards) const {
   const std::string final_path = options_.dir + "/" + StepDirectoryName(step);
-  SaveAttempt attempt{.directory = fmt::format("{}.tmp-{:08x}", final_path, std::random_device()()),
-                      .uuid = RandomUuid(),
-                      .step = step,
-                      .num_shards = num_shards};
-  Stage("make directory");
-  MakeDirectory(attempt.directory);
-  return attempt;
+  return {.directory = fmt::format("{}.tmp-{:08x}", final_path, std::random_device()()),
+          .uuid = RandomUuid(),
+          .step = step,
+          .num_shards = num_shards};
 }
 
 void CheckpointWriter::Abandon(const SaveAttempt& attempt) const {
-  std::error_code ignored;
-  std::filesystem::remove_all(attempt.directory, ignored);
+  WarnOnly("an attempt to save left files", [&] { RemoveTree(attempt.directory); });
 }
 
 std::string CheckpointWriter::Commit(const SaveAttempt& attempt, const CheckpointContents& contents,
@@ -130,6 +113,7 @@ std::string CheckpointWriter::Commit(const SaveAttempt& attempt, const Checkpoin
   const std::string final_path = options_.dir + "/" + StepDirectoryName(attempt.step);
   try {
     WriteManifest(attempt, contents, reports);
+    if (options_.verify) ReadManifest(attempt.directory);
     Publish(attempt.directory, final_path);
   } catch (...) {
     Abandon(attempt);
@@ -182,20 +166,17 @@ void CheckpointWriter::WriteManifest(const SaveAttempt& attempt, const Checkpoin
 
 void CheckpointWriter::Publish(const std::string& temporary, const std::string& final_path) const {
   Stage("rename");
-  if (!FileExists(final_path)) {
-    RenameNoReplace(temporary, final_path);
-  } else {
-    // A run that resumed from an earlier step comes by here again.
-    if (!ExchangePaths(temporary, final_path)) {  // not on every file system
-      RemoveCheckpoint(final_path);
-      RenameNoReplace(temporary, final_path);
-    } else {
-      std::error_code ignored;
-      std::filesystem::remove_all(temporary, ignored);
-    }
-  }
+  // A run that resumed from an earlier step comes by an existing one again.
+  const bool replaces = FileExists(final_path);
+  const bool exchanged = replaces && ExchangePaths(temporary, final_path);
+  if (replaces && !exchanged) RemoveCheckpoint(final_path);  // a file system that cannot exchange
+  if (!exchanged) RenameNoReplace(temporary, final_path);
   Stage("sync parent");
   SyncDirectory(options_.dir);
+  // Only now: after a crash the old one may still be the one under the name.
+  if (exchanged) {
+    WarnOnly("the checkpoint that was replaced left files", [&] { RemoveTree(temporary); });
+  }
 }
 
 }  // namespace sepia::checkpoint

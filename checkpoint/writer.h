@@ -41,9 +41,10 @@ struct CheckpointContents {
 
 struct CheckpointWriterOptions {
   std::string dir;  // made when missing; holds step_N directories
-  Retention retention;
+  Retention retention = {};
+  bool verify = false;  // read back what was written before it is committed
   // Tests only: called before each step of the protocol, by its name.
-  std::function<void(std::string_view stage)> before_stage;
+  std::function<void(std::string_view stage)> before_stage = {};
 };
 
 // A save under way: what its processes must agree on.
@@ -54,9 +55,10 @@ struct SaveAttempt {
   int num_shards = 1;
 };
 
-// Writes shard `rank` of an attempt, by any process. Returns a report for Commit.
+// Writes shard `rank` of an attempt, by any process; `verify` as above. Returns a report for
+// Commit.
 std::string WriteShardOf(const SaveAttempt& attempt, int rank,
-                         std::span<const CheckpointTensor> tensors);
+                         std::span<const CheckpointTensor> tensors, bool verify = false);
 
 // One process of a run. The caller holds the run's lock: the constructor sweeps leftovers.
 class CheckpointWriter {
@@ -68,9 +70,9 @@ class CheckpointWriter {
   // when the attempt failed: nothing that existed has changed, and training may go on.
   std::string Save(const CheckpointContents& contents);
 
-  // The same in steps, for several processes: Begin; WriteShardOf by each of `num_shards`
-  // processes; Commit with all their reports, or Abandon when one of them failed. Commit abandons
-  // by itself when it throws; contents.tensors is not used.
+  // The same in steps, for several processes: Begin, which only chooses names; WriteShardOf by each
+  // of `num_shards` processes; Commit with all their reports, or Abandon when one of them failed.
+  // Commit abandons by itself when it throws; contents.tensors is not used.
   SaveAttempt Begin(int64_t step, int num_shards) const;
   std::string Commit(const SaveAttempt& attempt, const CheckpointContents& contents,
                      std::span<const std::string> reports) const;

@@ -52,6 +52,10 @@ std::vector<HfTensor> HfTensors(const config::ModelConfig& config) {
   return tensors;
 }
 
+bool IsCutAlongColumns(std::string_view name) {
+  return name.ends_with(".attention.dense.weight") || name.ends_with(".mlp.dense_4h_to_h.weight");
+}
+
 bool IsHfBuffer(std::string_view name) {
   for (const std::string_view buffer :
        {"attention.bias", "attention.masked_bias", "rotary_emb.inv_freq"}) {

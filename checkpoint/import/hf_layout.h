@@ -34,6 +34,10 @@ bool HasPlausibleSizes(const config::ModelConfig& config);
 // Sorted by name; the sizes are plausible. A tied model has no embed_out.weight.
 std::vector<HfTensor> HfTensors(const config::ModelConfig& config);
 
+// Whether tensor-parallel ranks cut this weight along its columns (Megatron's row-parallel layers);
+// the other matrices are cut along their rows.
+bool IsCutAlongColumns(std::string_view name);
+
 // Buffers that old versions of transformers stored among the parameters: causal masks, rotary
 // frequencies. Matched by exact suffix: "attention.dense.bias" is a parameter.
 bool IsHfBuffer(std::string_view name);

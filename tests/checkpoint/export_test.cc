@@ -2,6 +2,7 @@
 #include <cmath>
 #include <filesystem>
 #include <limits>
+#include <map>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -96,6 +97,32 @@ TEST_F(ExportTest, ShardsObeyTheLimitAndTheIndexIsComplete) {
   }
   EXPECT_GT(shards, 2);
   EXPECT_TRUE(HasTinyState(*OpenModelSource(dir_.File("hf")), 7));
+}
+
+// The files of a folder with their contents.
+std::map<std::string, std::string> Contents(const std::string& folder) {
+  std::map<std::string, std::string> contents;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    contents[entry.path().filename()] = ReadFile(entry.path());
+  }
+  return contents;
+}
+
+TEST_F(ExportTest, ExportImportExportIsStable) {
+  for (const HfFlavor flavor : {HfFlavor::kGptNeox, HfFlavor::kSepllmGptNeox}) {
+    for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
+      for (const int64_t limit : {int64_t{1500}, int64_t{5'000'000'000}}) {
+        const std::string name =
+            fmt::format("{}-{}-{}", static_cast<int>(flavor), DTypeName(dtype), limit);
+        const HfExportOptions options{.dtype = dtype, .max_shard_bytes = limit, .flavor = flavor};
+        ExportHfFolder(*tiny_, dir_.File(name + "-1"), options);
+        ExportHfFolder(*OpenModelSource(dir_.File(name + "-1")), dir_.File(name + "-2"), options);
+        const auto first = Contents(dir_.File(name + "-1"));
+        EXPECT_EQ(first, Contents(dir_.File(name + "-2"))) << name;
+        EXPECT_GE(first.size(), limit == 1500 ? 6u : 4u);
+      }
+    }
+  }
 }
 
 TEST_F(ExportTest, NarrowTypesRoundToNearest) {

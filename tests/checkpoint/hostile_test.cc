@@ -1,7 +1,11 @@
 // Damaged and hostile files with what must happen to each: a set in every clone
 // (tests/golden/checkpoint/bad), and all of fixtures/checkpoints/bad.
+#include <algorithm>
+#include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <map>
+#include <regex>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -146,6 +150,46 @@ TEST_F(HostileFilesTest, ModelMessagesNameTensorAndFile) {
   };
   for (const auto& [file, message] : cases) {
     EXPECT_THAT(Refusal(folder, file), HasSubstr(message)) << file;
+  }
+}
+
+// A refusal without the places where this run keeps its files, in printable characters.
+std::string Reason(const std::string& folder, const std::string& file) {
+  std::string message = std::regex_replace(Refusal(folder, file),
+                                           std::regex("/[^ :']*/sepia-test-[A-Za-z0-9]{6}/"), "");
+  for (size_t at = 0; (at = message.find(folder + "/")) != std::string::npos;) {
+    message.erase(at, folder.size() + 1);
+  }
+  std::replace_if(
+      message.begin(), message.end(), [](char c) { return c < ' ' || c > '~'; }, '?');
+  return message;
+}
+
+// tests/golden/checkpoint/refusals.txt: "file<tab>message" for every file of the fixtures that must
+// be refused, each read beside the reason that fixtures/checkpoints/bad/expected.jsonl gives.
+TEST_F(HostileFilesTest, EveryRefusalHasItsReason) {
+  SEPIA_SHARED_OR_SKIP(folder, "fixtures/checkpoints/bad");
+  std::map<std::string, std::string> reasons;
+  std::ifstream in(::sepia::testing::GoldenPath("checkpoint/refusals.txt"));
+  for (std::string line; std::getline(in, line);) {
+    const size_t tab = line.find('\t');
+    reasons[line.substr(0, tab)] = line.substr(tab + 1);
+  }
+  EXPECT_GT(reasons.size(), 300u);
+  for (const Row& row : ReadRows(folder)) {
+    if (row.must.starts_with("refuse:")) {
+      EXPECT_EQ(Reason(folder, row.file), reasons[row.file]) << row.file << ": " << row.must;
+    }
+  }
+}
+
+// Writes that table anew, with the reason that is asked for behind each line, to be read.
+TEST_F(HostileFilesTest, DISABLED_WriteRefusals) {
+  SEPIA_SHARED_OR_SKIP(folder, "fixtures/checkpoints/bad");
+  for (const Row& row : ReadRows(folder)) {
+    if (!row.must.starts_with("refuse:")) continue;
+    std::printf("%s\t%s\t%s\n", row.file.c_str(), Reason(folder, row.file).c_str(),
+                row.must.c_str());
   }
 }
 
