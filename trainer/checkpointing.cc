@@ -4,9 +4,10 @@
 #include <bit>
 #include <chrono>
 #include <cstring>
+#include <sstream>
 #include <utility>
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include "base/check.h"
 #include "base/clock.h"
@@ -30,22 +31,56 @@ std::vector<checkpoint::Attachment> Attachments(const TrainSettings& settings) {
   return {{"tokenizer.json", ReadFile(settings.data.tokenizer, kMaxTokenizerBytes)}};
 }
 
-checkpoint::CheckpointWriterOptions WriterOptions(const CheckpointSettings& settings) {
+checkpoint::CheckpointWriterOptions WriterOptions(const CheckpointSettings& settings, bool verify) {
   return {.dir = settings.dir,
           .retention = {.keep_last = settings.keep_last,
                         .keep_every = settings.keep_every,
                         .keep_log_spaced = settings.log_spaced},
+          .verify = verify,
           .before_stage = nullptr};
+}
+
+// Whether `path` is the field `name`, or inside it.
+bool Covers(std::string_view name, std::string_view path) {
+  return path.starts_with(name) &&
+         (path.size() == name.size() || path[name.size()] == '.' || path[name.size()] == '[');
+}
+
+void RequireFields(const std::vector<std::string>& names, const LoadedConfig& config) {
+  for (const std::string& name : names) {
+    const auto covered = [&](const ConfigValue& value) { return Covers(name, value.path); };
+    if (std::any_of(config.values.begin(), config.values.end(), covered)) continue;
+    throw UserError(fmt::format(
+        "--override {}: the config has no such field; `sepia explain-config` lists all", name));
+  }
+}
+
+// Texts without newlines, as one.
+std::string JoinLines(const std::vector<std::string>& lines) {
+  return fmt::format("{}", fmt::join(lines, "\n"));
+}
+
+std::vector<std::string> SplitLines(const std::string& text) {
+  std::vector<std::string> lines;
+  std::istringstream stream(text);
+  for (std::string line; std::getline(stream, line);) lines.push_back(line);
+  return lines;
 }
 
 }  // namespace
 
-Checkpointing::Checkpointing(const LoadedConfig& config, AdamW& optimizer,
-                             dist::Communicator& world)
-    : config_(config), settings_(config.settings.checkpoint), optimizer_(optimizer), world_(world) {
+Checkpointing::Checkpointing(const LoadedConfig& config, CheckpointingOptions options,
+                             AdamW& optimizer, dist::Communicator& world)
+    : config_(config),
+      options_(std::move(options)),
+      settings_(config.settings.checkpoint),
+      optimizer_(optimizer),
+      world_(world) {
   dist::Agree(world_, [&] {
+    RequireFields(options_.overrides, config);
     if (world_.rank() != 0) return;
-    writer_ = std::make_unique<checkpoint::CheckpointWriter>(WriterOptions(settings_));
+    writer_ = std::make_unique<checkpoint::CheckpointWriter>(
+        WriterOptions(settings_, options_.verify_after_save));
     attachments_ = Attachments(config.settings);
   });
 }
@@ -54,25 +89,60 @@ Checkpointing::~Checkpointing() {
   if (under_way_.valid()) under_way_.wait();
 }
 
-std::string Checkpointing::LoadOrInitialize(kernels::Context& ctx, bool fresh,
-                                            checkpoint::TrainState* state) {
-  std::string start;
-  std::string newest;  // as rank 0 sees it: the others may look at a stale directory
+// The checkpoints to resume from, newest first: one, unless older ones will do. As rank 0 sees
+// them: the others may look at a stale directory.
+std::vector<std::string> Checkpointing::PathsToTry() {
+  std::vector<std::string> paths;
   dist::Agree(world_, [&] {
     if (world_.rank() != 0) return;
-    newest = checkpoint::NewestCheckpoint(settings_.dir).value_or("");
-    if (newest.empty() || !fresh) return;
+    if (options_.fallback_to_older) {
+      for (const auto& candidate : checkpoint::FindCheckpoints(settings_.dir)) {
+        paths.push_back(candidate.path);
+      }
+    }
+    if (paths.empty()) {
+      if (auto newest = checkpoint::NewestCheckpoint(settings_.dir)) paths.push_back(*newest);
+    }
+    if (paths.empty() || !options_.fresh) return;
     throw UserError(
         fmt::format("--fresh: {} already holds a checkpoint; leave --fresh out to "
                     "resume, or choose another --run-dir",
-                    newest));
+                    paths.front()));
   });
-  newest = dist::BroadcastText(world_, newest, 0, "newest checkpoint");
+  return SplitLines(dist::BroadcastText(world_, JoinLines(paths), 0, "checkpoints"));
+}
+
+// Loads the first of `paths` that is whole. Returns which.
+std::string Checkpointing::LoadNewest(const std::vector<std::string>& paths,
+                                      checkpoint::TrainState* state) {
+  size_t first = 0;
+  while (true) {
+    try {
+      dist::Agree(world_, [&] { Load(paths[first], state); });
+      break;
+    } catch (const Error& error) {
+      if (error.code() != ExitCode::kBadData || first + 1 == paths.size()) throw;
+      if (world_.rank() == 0) LogWarn("--fallback-to-older: {}", error.what());
+    }
+    ++first;
+  }
+  // Now: the next start must not stumble over them again.
+  dist::Agree(world_, [&] {
+    for (size_t i = 0; world_.rank() == 0 && i < first; ++i) {
+      LogWarn("{} is damaged; it is now {}", paths[i], checkpoint::SetAside(paths[i]));
+    }
+  });
+  return paths[first];
+}
+
+std::string Checkpointing::LoadOrInitialize(kernels::Context& ctx, checkpoint::TrainState* state) {
+  std::string start;
+  const std::vector<std::string> paths = PathsToTry();
   const InitFromSettings& init = config_.settings.init_from;
-  if (!newest.empty()) {
-    dist::Agree(world_, [&] { Load(newest, state); });
+  if (!paths.empty()) {
+    const std::string path = LoadNewest(paths, state);
     last_saved_step_ = state->step;
-    start = fmt::format("resuming {} after step {}", newest, state->step);
+    start = fmt::format("resuming {} after step {}", path, state->step);
   } else if (!init.path.empty()) {
     dist::Agree(world_, [&] {
       const auto source = checkpoint::OpenModelSource(init.path);
@@ -100,6 +170,11 @@ void Checkpointing::Load(const std::string& path, checkpoint::TrainState* state)
   LoadTensors(*checkpoint::OpenSepiaCheckpoint(path), /*moments=*/true);
   checkpoint::TrainState resumed = *reader.train_state();
   resumed.schedule = state->schedule;  // a changed one is allowed, and was logged
+  // The same, unless overridden.
+  resumed.seed = state->seed;
+  const int64_t next_sample = resumed.data.next_sample;
+  resumed.data = state->data;
+  resumed.data.next_sample = next_sample;
   *state = std::move(resumed);
 }
 
@@ -114,6 +189,17 @@ void Checkpointing::StartFrom(const checkpoint::ModelSource& source,
                       source.path(), source.format()));
     }
     *state = Continued(source, *state);
+  } else {
+    const int64_t first = config_.settings.init_from.first_step;
+    state->step = first;
+    state->consumed_samples = state->data.next_sample = first * config_.settings.batch.global;
+    state->consumed_tokens = first * config_.settings.tokens_per_step();
+    if (world_.rank() == 0) {
+      LogWarn("weights only: the moments of AdamW start at zero{}",
+              config_.settings.init_from.warmup_steps > 0
+                  ? ""
+                  : "; init_from.warmup_steps makes the first updates smaller");
+    }
   }
   LoadTensors(source, /*moments=*/whole_run);
 }
@@ -128,23 +214,30 @@ void Checkpointing::CheckSameRun(const std::string& path, const std::string& con
       const std::string line =
           fmt::format("{}: {} -> {}", d.path, d.before.empty() ? "unset" : d.before,
                       d.after.empty() ? "unset" : d.after);
-      if (d.effect == ConfigDifference::Effect::kRefuse) {
-        refused += "\n  " + line;
+      if (d.effect == ConfigDifference::Effect::kHarmless) {
+        if (world_.rank() == 0) LogInfo("changed since the checkpoint: {}", line);
+      } else if (Overridden(d.path)) {
+        if (world_.rank() == 0) LogWarn("overridden: {}", line);
       } else {
-        LogInfo("changed since the checkpoint: {}", line);
+        refused += "\n  " + line;
       }
     }
   }
-  if (refused.empty() && stored.data.fingerprint != ours.data.fingerprint) {
-    refused = fmt::format("\n  the training data or its order: {} -> {}", stored.data.fingerprint,
-                          ours.data.fingerprint);
+  if (refused.empty() && stored.data.fingerprint != ours.data.fingerprint && !Overridden("data")) {
+    refused = fmt::format("\n  data: the training data or its order: {} -> {}",
+                          stored.data.fingerprint, ours.data.fingerprint);
   }
   if (refused.empty()) return;
   throw UserError(
       fmt::format("{}: this is another run; it differs in{}\nGive the run its old "
                   "settings back, or start a new one in another --run-dir (with "
-                  "init_from to keep the weights)",
+                  "init_from to keep the weights); --override FIELD takes the new value",
                   path, refused));
+}
+
+bool Checkpointing::Overridden(std::string_view path) const {
+  return std::any_of(options_.overrides.begin(), options_.overrides.end(),
+                     [&](const std::string& name) { return Covers(name, path); });
 }
 
 // The state of another run, to go on from in this one. `ours` is that of a new run. Formats of
@@ -171,8 +264,18 @@ checkpoint::TrainState Checkpointing::Continued(const checkpoint::ModelSource& s
 
 void Checkpointing::LoadTensors(const checkpoint::ModelSource& source, bool moments) {
   const auto load = [&](const std::vector<NamedTensor>& tensors, checkpoint::Role role) {
-    for (const NamedTensor& tensor : tensors) {
-      source.ReadPart(tensor.name, {tensor.offset, tensor.view.shape()}, tensor.view, role);
+    std::vector<checkpoint::PartTarget> parts;  // of one tensor: its rectangles stand together
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      const NamedTensor& tensor = tensors[i];
+      if (const Shape& stored = source.Get(tensor.name).shape; stored != tensor.global_shape) {
+        throw BadData(source.path(), -1,
+                      fmt::format("tensor '{}' has shape {}, this run's has {}", tensor.name,
+                                  stored, tensor.global_shape));
+      }
+      parts.push_back({{tensor.offset, tensor.view.shape()}, tensor.view});
+      if (i + 1 < tensors.size() && tensors[i + 1].name == tensor.name) continue;
+      source.ReadParts(tensor.name, parts, role);
+      parts.clear();
     }
   };
   load(optimizer_.Masters(), checkpoint::Role::kMaster);
@@ -268,7 +371,7 @@ void Checkpointing::Save(const checkpoint::TrainState& state) {
   if (!BeginOnAllRanks(state.step)) return;
   phase_ = Phase::kWriting;
   Run([this, tensors = settings_.async ? Snapshot() : Tensors()] {
-    return checkpoint::WriteShardOf(attempt_, world_.rank(), tensors);
+    return checkpoint::WriteShardOf(attempt_, world_.rank(), tensors, options_.verify_after_save);
   });
   if (!settings_.async) Collect();
 }

@@ -11,6 +11,7 @@
 #include <future>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/buffer.h"
@@ -24,19 +25,30 @@
 
 namespace sepia::trainer {
 
+struct CheckpointingOptions {
+  bool fresh = false;              // refuse to resume
+  bool fallback_to_older = false;  // past damaged checkpoints, which are set aside
+  bool verify_after_save = false;  // read every shard back before the commit
+  // Config paths ("model.attention.window", "data") that may differ from the checkpoint's although
+  // that makes another run of it.
+  std::vector<std::string> overrides = {};
+};
+
 class Checkpointing {
  public:
-  // Sweeps leftovers of interrupted saves: rank 0 holds the run's lock. The arguments must outlive
+  // Sweeps leftovers of interrupted saves: rank 0 holds the run's lock. The references must outlive
   // this object.
-  Checkpointing(const LoadedConfig& config, AdamW& optimizer, dist::Communicator& world);
+  Checkpointing(const LoadedConfig& config, CheckpointingOptions options, AdamW& optimizer,
+                dist::Communicator& world);
   // Waits for this rank's part of a save under way.
   ~Checkpointing();
 
   // Fills the optimizer's tensors and `state` (which holds the values of a new run) from the newest
   // complete checkpoint, else from init_from, else with random weights. Returns which, for people.
-  // Throws UserError when `fresh` and there is a checkpoint, or when the run that it belongs to
-  // differs in anything that would make this another run; every difference is named.
-  std::string LoadOrInitialize(kernels::Context& ctx, bool fresh, checkpoint::TrainState* state);
+  // Throws UserError when a fresh start was asked for and there is a checkpoint, or when the run
+  // that it belongs to differs in anything that would make this another run and was not overridden;
+  // every difference is named.
+  std::string LoadOrInitialize(kernels::Context& ctx, checkpoint::TrainState* state);
 
   // Whether the config asks for a checkpoint after this step.
   bool Due(int64_t step) const;
@@ -59,6 +71,8 @@ class Checkpointing {
   // A save: each rank writes its shard, then rank 0 commits.
   enum class Phase : uint8_t { kNone, kWriting, kCommitting };
 
+  std::vector<std::string> PathsToTry();
+  std::string LoadNewest(const std::vector<std::string>& paths, checkpoint::TrainState* state);
   void Load(const std::string& path, checkpoint::TrainState* state);
   void StartFrom(const checkpoint::ModelSource& source, checkpoint::TrainState* state);
   checkpoint::TrainState Continued(const checkpoint::ModelSource& source,
@@ -77,7 +91,10 @@ class Checkpointing {
   void Collect();
   void Conclude(const Outcome& outcome);
 
+  bool Overridden(std::string_view path) const;
+
   const LoadedConfig& config_;
+  const CheckpointingOptions options_;
   const CheckpointSettings& settings_;
   AdamW& optimizer_;
   dist::Communicator& world_;

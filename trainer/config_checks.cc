@@ -60,6 +60,8 @@ constexpr Range kRanges[] = {
     {"checkpoint.keep_last", 0, kInfinity},
     {"checkpoint.keep_every", 0, kMostSteps},
     {"checkpoint.max_failures", 1, kInfinity},
+    {"init_from.first_step", 0, kMostSteps},
+    {"init_from.warmup_steps", 0, kMostSteps},
     {"logging.every_steps", 1, kMostSteps},
     {"logging.peak_gflops", 0, kInfinity},
     {"eval.every_steps", 0, kMostSteps},
@@ -257,6 +259,11 @@ void CheckLayout(ConfigDraft* draft) {
   }
 }
 
+// The step at which the schedule begins.
+int64_t SchedulesStart(const config::InitFrom& init) {
+  return init.fresh_schedule() ? init.first_step() : 0;
+}
+
 void CheckSchedule(ConfigDraft* draft) {
   const config::ScheduleConfig& schedule = draft->proto->schedule();
   const config::OptimizerConfig& optimizer = draft->proto->optimizer();
@@ -268,7 +275,7 @@ void CheckSchedule(ConfigDraft* draft) {
   const auto decay_steps = static_cast<double>(schedule.decay_steps());
   if (schedule.kind() == config::ScheduleConfig::COSINE &&
       draft->proto->numerics() != config::PYTHIA_V1 &&
-      schedule.total_steps() > schedule.decay_steps()) {
+      schedule.total_steps() - SchedulesStart(draft->proto->init_from()) > schedule.decay_steps()) {
     draft->warnings.push_back(fmt::format(
         "schedule.total_steps {} is past decay_steps {}: GPT-NeoX's cosine rises again after it",
         schedule.total_steps(), schedule.decay_steps()));
@@ -292,6 +299,25 @@ void CheckSchedule(ConfigDraft* draft) {
         "schedule.wsd_decay_steps",
         fmt::format("{} and {} steps of warm-up exceed decay_steps {}", schedule.wsd_decay_steps(),
                     schedule.warmup_steps(), schedule.decay_steps()));
+  }
+}
+
+void CheckInitFrom(ConfigDraft* draft) {
+  const config::InitFrom& init = draft->proto->init_from();
+  for (const char* path : {"init_from.first_step", "init_from.warmup_steps"}) {
+    double value = 0;
+    if (!GetNumber(*draft->proto, path, &value) || value == 0) continue;
+    if (init.weights_only() && !init.path().empty()) continue;
+    draft->Fault(path, "goes with init_from.path and weights_only: true; leave it out");
+  }
+  if (init.fresh_schedule() && init.first_step() == 0) {
+    draft->Fault("init_from.fresh_schedule", "goes with init_from.first_step; leave it out");
+  }
+  const int64_t total = draft->proto->schedule().total_steps();
+  if (draft->options.for_training && total > 0 && init.first_step() >= total) {
+    draft->Fault("init_from.first_step",
+                 fmt::format("{} leaves nothing to do before schedule.total_steps {}",
+                             init.first_step(), total));
   }
 }
 
@@ -350,6 +376,7 @@ void CheckConfig(ConfigDraft* draft) {
   CheckBatch(draft);
   CheckLayout(draft);
   CheckSchedule(draft);
+  CheckInitFrom(draft);
   CheckSamples(draft);
   CheckNumerics(draft);
 }

@@ -57,6 +57,12 @@ config::ModelConfig ReadSource(ConfigDraft* draft) {
   config::ModelConfig source;
   const std::string& path = draft->proto->init_from().path();
   if (path.empty() || draft->unreadable) return source;
+  if (draft->options.allow_missing_files && draft->proto->model().has_preset() &&
+      !FileExists(path)) {
+    draft->warnings.push_back("init_from.path: " + path +
+                              " is not there yet, so that it could not be compared with the model");
+    return source;
+  }
   try {
     ReadModelSourceConfig(path, &source);
   } catch (const Error& error) {

@@ -54,7 +54,6 @@ class Reader : public google::protobuf::io::ErrorCollector {
         faults_(faults) {
     tokenizer_.set_comment_style(Tokenizer::SH_COMMENT_STYLE);
     tokenizer_.set_allow_f_after_float(true);
-    tokenizer_.set_require_space_after_number(false);
     tokenizer_.Next();
   }
 

@@ -75,7 +75,10 @@ void ReadMessages(const config::TrainConfig& proto, TrainSettings* s) {
                    .async = checkpoint.async(),
                    .max_failures = checkpoint.max_failures()};
   s->init_from = {.path = proto.init_from().path(),
-                  .weights_only = proto.init_from().weights_only()};
+                  .weights_only = proto.init_from().weights_only(),
+                  .first_step = proto.init_from().first_step(),
+                  .warmup_steps = proto.init_from().warmup_steps(),
+                  .fresh_schedule = proto.init_from().fresh_schedule()};
   s->logging = {.every_steps = proto.logging().every_steps(),
                 .tensorboard = proto.logging().tensorboard(),
                 .peak_gflops = proto.logging().peak_gflops()};

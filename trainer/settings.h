@@ -93,6 +93,9 @@ struct CheckpointSettings {
 struct InitFromSettings {
   std::string path;  // empty: random initial weights
   bool weights_only = true;
+  int64_t first_step = 0;
+  int64_t warmup_steps = 0;
+  bool fresh_schedule = false;
 };
 
 struct LoggingSettings {

@@ -51,7 +51,7 @@ StepMetrics Trainer::Step() {
   metrics.loss_z = loss_z_.Push(metrics.loss);
   metrics.grad_norm_z = grad_norm_z_.Push(metrics.grad_norm);
   metrics.loss_scale = loss_scale;
-  metrics.lr = LearningRate(schedule_, optimizer_.updates());
+  metrics.lr = NextLearningRate();
   metrics.update_skipped = !metrics.finite() || IsSpike(metrics);
   if (!metrics.update_skipped) optimizer_.Update(ctx_, metrics.lr);
   Advance(&metrics);
@@ -81,6 +81,17 @@ double Trainer::SumOverDataRanks(double value, const char* label) {
   mesh_.data().AllReduce(ctx_, sum_, dist::ReduceOp::kSum, label).Wait();
   comm_seconds_ += timer.Seconds();
   return *sum_.data<double>();
+}
+
+// Steps that the initial weights had behind them count for the schedule, not for Adam's t.
+double Trainer::NextLearningRate() const {
+  const InitFromSettings& init = settings_.init_from;
+  const int64_t before =
+      init.fresh_schedule ? 0 : state_.step - state_.applied_steps - state_.skipped_steps;
+  const double rate = LearningRate(schedule_, before + optimizer_.updates());
+  const int64_t warmup = init.warmup_steps;
+  if (optimizer_.updates() >= warmup) return rate;
+  return rate * static_cast<double>(optimizer_.updates()) / static_cast<double>(warmup);
 }
 
 bool Trainer::IsSpike(const StepMetrics& metrics) const {

@@ -37,8 +37,8 @@ namespace sepia::trainer {
 
 struct TrainOptions {
   int64_t last_step = -1;       // stop after this step, schedule unchanged; negative: total_steps
-  bool fresh = false;           // refuse to resume
   double max_wall_seconds = 0;  // save and stop before this much time has passed; 0: no limit
+  CheckpointingOptions checkpointing;
 };
 
 class Trainer {
@@ -64,6 +64,7 @@ class Trainer {
   double CountTargets(const std::vector<Batch>& micro_batches);
   double SumOverDataRanks(double value, const char* label);
   bool IsSpike(const StepMetrics& metrics) const;
+  double NextLearningRate() const;
   void Advance(StepMetrics* metrics);
   void MeasureSpeed(const std::vector<Batch>& micro_batches, double seconds, StepMetrics* metrics);
   void JudgeStep(const StepMetrics& metrics);

@@ -96,7 +96,7 @@ Trainer::Trainer(LoadedConfig config, const TrainOptions& options, dist::Mesh& m
       scaler_(settings_.loss_scale, settings_.precision),
       schedule_(MakeSchedule(settings_)),
       attention_plan_(model::MakeAttentionPlan(settings_.model)),
-      checkpoints_(config_, optimizer_, mesh.world()),
+      checkpoints_(config_, options_.checkpointing, optimizer_, mesh.world()),
       state_(NewRun(settings_, *datasets_.train, scaler_)),
       last_step_(dist::Agreed(mesh.world(), [&] { return LastStep(settings_, options); })),
       loss_z_(settings_.safety.zscore_window),
@@ -108,7 +108,7 @@ Trainer::Trainer(LoadedConfig config, const TrainOptions& options, dist::Mesh& m
   dist::RequireSame(mesh.world(), {.what = "the training data",
                                    .value = state_.data.fingerprint,
                                    .remedy = "give every node the same files"});
-  start_ = checkpoints_.LoadOrInitialize(ctx_, options_.fresh, &state_);
+  start_ = checkpoints_.LoadOrInitialize(ctx_, &state_);
   optimizer_.set_updates(state_.applied_steps);
   scaler_.Restore(state_.loss_scaler);
   state_.loss_scaler = scaler_.state();

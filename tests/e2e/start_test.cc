@@ -1,4 +1,5 @@
 // How a run may begin (init_from), and the updates that it skips.
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -52,6 +53,44 @@ TEST(StartTest, WeightsAloneStartANewSchedule) {
   EXPECT_EQ(step["lr"], ReadMetrics(run.Metrics("first")).at(0)["lr"]);
   // Trained weights, not random ones, whose loss is near ln 128.
   EXPECT_LT(step["loss"].get<double>(), ReadMetrics(run.Metrics("first")).at(0)["loss"]);
+}
+
+// Weights that have 10 steps behind them: the schedule and the samples go on, the moments do not,
+// and the rate rises over the first updates.
+TEST(StartTest, WeightsAloneCanGoOnWhereTheyStopped) {
+  const TinyRun run;
+  ExpectSuccess(run.Train("first", {"--set", "optimizer.clip=1"}));
+  const std::string source = run.Checkpoint("first", 10);
+  const auto start = [&](const std::string& name, const std::vector<std::string>& more) {
+    std::vector<std::string> args = {"--set", "init_from.path=" + source, "--set",
+                                     "init_from.first_step=10"};
+    args.insert(args.end(), more.begin(), more.end());
+    ExpectSuccess(run.Train(name, args));
+    return ReadMetrics(run.Metrics(name));
+  };
+  const auto first = ReadMetrics(run.Metrics("first"));
+  const auto continued = start("continued", {"--set", "init_from.warmup_steps=4"});
+  ASSERT_EQ(continued.size(), first.size() - 10);
+  for (size_t i = 0; i < continued.size(); ++i) {
+    EXPECT_EQ(continued[i]["step"], first[i + 10]["step"]);
+    EXPECT_EQ(continued[i]["tokens"], first[i + 10]["tokens"]);
+    const double expected = first[i + 10]["lr"].get<double>() * std::min(1.0, i / 4.0);
+    EXPECT_DOUBLE_EQ(continued[i]["lr"].get<double>(), expected) << i;
+  }
+  // The same weights and the same samples, before any update.
+  EXPECT_EQ(continued[0]["loss"], first[10]["loss"]);
+  // A fresh schedule begins as the first run's did, on the samples that come next.
+  const auto fresh = start("fresh", {"--set", "init_from.fresh_schedule=true"});
+  EXPECT_EQ(fresh[0]["loss"], first[10]["loss"]);
+  for (size_t i = 0; i < fresh.size(); ++i) EXPECT_EQ(fresh[i]["lr"], first[i]["lr"]);
+  // And it goes on after a stop.
+  ExpectSuccess(
+      run.Train("parts", {"--steps", "15", "--set", "init_from.path=" + source, "--set",
+                          "init_from.first_step=10", "--set", "init_from.warmup_steps=4"}));
+  ExpectSuccess(
+      run.Train("parts", {"--set", "init_from.path=" + source, "--set", "init_from.first_step=10",
+                          "--set", "init_from.warmup_steps=4"}));
+  EXPECT_EQ(ComparableMetrics(run.Metrics("parts")), ComparableMetrics(run.Metrics("continued")));
 }
 
 TEST(StartTest, WholeRunNeedsOptimizerState) {

@@ -333,6 +333,44 @@ INSTANTIATE_TEST_SUITE_P(All, CommittedConfig,
                                            "sepllm-160m-n128", "sepllm-160m-n64-h",
                                            "sepllm-160m-n64-ht", "sepllm-1.4b"));
 
+// SepLLM's post-training, as far as it can be checked without the weights.
+TEST(PostTrainingConfigs, GoOnFromStep93000) {
+  for (const char* name : {"post-train-1.4b-cosine", "post-train-1.4b-rewarm",
+                           "post-train-sepllm-1.4b-cosine", "post-train-sepllm-1.4b-rewarm"}) {
+    SCOPED_TRACE(name);
+    const std::string path = SourcePath(std::string("configs/") + name + ".textproto");
+    const LoadedConfig config = LoadConfig(path, {}, {.allow_missing_files = true});
+    const TrainSettings& s = config.settings;
+    EXPECT_THAT(config.warnings, Contains(HasSubstr("is not there yet")));
+    EXPECT_THAT(config.warnings, Not(Contains(HasSubstr("rises again"))));
+    EXPECT_EQ(s.model.attention.front().kind, AttentionKind::kSep);
+    EXPECT_EQ(s.model.num_heads, std::string(name).find("sepllm") == std::string::npos ? 16 : 32);
+    EXPECT_EQ(s.tokens_per_step(), 2097152);
+    EXPECT_EQ(s.schedule.total_steps, 143000);
+    const bool fresh = std::string(name).find("rewarm") != std::string::npos;
+    EXPECT_EQ(s.init_from.fresh_schedule, fresh);
+    EXPECT_EQ(s.schedule.decay_steps, fresh ? 50000 : 143000);
+    EXPECT_EQ(s.init_from.first_step, s.init_from.weights_only ? 93000 : 0);
+    // Without the weights a run itself is refused.
+    EXPECT_THROW(LoadConfig(path, {}), UserError);
+  }
+}
+
+TEST(ConfigInitFrom, StepsBehindTheWeightsNeedWeights) {
+  const auto faults = [](std::vector<std::string> more) {
+    more.insert(more.begin(), "init_from.path=\"absent\"");
+    return Faults(kRun, more, {.allow_missing_files = true});
+  };
+  EXPECT_EQ(faults({"init_from.first_step=10", "init_from.warmup_steps=5"}), "");
+  EXPECT_THAT(faults({"init_from.first_step=10", "init_from.weights_only=false"}),
+              HasSubstr("goes with init_from.path and weights_only: true"));
+  EXPECT_THAT(faults({"init_from.warmup_steps=10", "init_from.path=\"\""}),
+              HasSubstr("goes with init_from.path and weights_only: true"));
+  EXPECT_THAT(faults({"init_from.fresh_schedule=true"}),
+              HasSubstr("goes with init_from.first_step"));
+  EXPECT_THAT(faults({"init_from.first_step=143000"}), HasSubstr("leaves nothing to do"));
+}
+
 // GPT-NeoX's cosine is not cut at decay_steps, only that of v1.0 is.
 TEST(ConfigSchedule, WarnsOfACosineThatRisesAgain) {
   const std::vector<std::string> longer = {"schedule.total_steps=200", "schedule.decay_steps=100"};

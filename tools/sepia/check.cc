@@ -134,7 +134,10 @@ class Check {
       warnings_.push_back("precision: FP16 is emulated on the CPU; BF16 or FP32 are faster there");
     }
     const std::string& source = s_.init_from.path;
-    if (!source.empty()) Print("weights", "from " + source);
+    if (source.empty()) return;
+    const bool missing = !FileExists(source);
+    Print("weights", fmt::format("from {}{}", source, missing ? ": MISSING" : ""));
+    if (missing) missing_.push_back(source);
   }
 
   void PrintData() {

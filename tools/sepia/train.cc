@@ -71,8 +71,19 @@ void AddTrainCommand(CLI::App& app) {
       ->add_option("--steps", options->options.last_step,
                    "stop after step N and save; schedule and total_steps stay as they are")
       ->check(CLI::NonNegativeNumber);
-  command->add_flag("--fresh", options->options.fresh,
+  trainer::CheckpointingOptions& checkpointing = options->options.checkpointing;
+  command->add_flag("--fresh", checkpointing.fresh,
                     "start at step 0; refuses a directory that already holds a checkpoint");
+  command
+      ->add_option("--override", checkpointing.overrides,
+                   "a config field, or a message of fields, in which a resumed run may differ "
+                   "from its checkpoint: model.attention.window, data; may be repeated")
+      ->allow_extra_args(false);
+  command->add_flag(
+      "--fallback-to-older", checkpointing.fallback_to_older,
+      "resume from an older checkpoint when the newest is damaged, which is set aside");
+  command->add_flag("--verify-after-save", checkpointing.verify_after_save,
+                    "read every checkpoint back from the disk before it counts");
   command->add_option("--max-wall-time", options->max_wall_time,
                       "save and stop (exit code 75) before this much time has passed: 90s, 45m, "
                       "3h30m, 1d");
