@@ -80,6 +80,7 @@ void AddBenchCommand(CLI::App& app) {
   bench->require_subcommand(1);
   bench->footer("Example:\n  sepia bench step --model pythia-70m --dtype bf16 --attention sep");
   AddBenchAttentionCommand(*bench);
+  AddBenchCheckpointCommand(*bench);
   AddBenchGemmCommand(*bench);
   AddBenchRooflineCommand(*bench);
   AddBenchStepCommand(*bench);

@@ -14,6 +14,7 @@ namespace sepia::tools {
 
 // One function a file bench_*.cc, listed in bench.cc.
 void AddBenchAttentionCommand(CLI::App& bench);
+void AddBenchCheckpointCommand(CLI::App& bench);
 void AddBenchGemmCommand(CLI::App& bench);
 void AddBenchRooflineCommand(CLI::App& bench);
 void AddBenchStepCommand(CLI::App& bench);

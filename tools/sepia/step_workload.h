@@ -32,6 +32,9 @@ class StepWorkload {
   // did not.
   void VerifyLosses() const;
 
+  trainer::AdamW& optimizer() { return optimizer_; }
+  dist::Communicator& world() { return mesh_.world(); }
+
   trainer::AttentionWork attention_work() const;
   // Useful operations of one step: recomputation is not counted.
   double flops() const;
