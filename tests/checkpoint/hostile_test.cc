@@ -156,7 +156,7 @@ TEST_F(HostileFilesTest, ModelMessagesNameTensorAndFile) {
 // A refusal without the places where this run keeps its files, in printable characters.
 std::string Reason(const std::string& folder, const std::string& file) {
   std::string message = std::regex_replace(Refusal(folder, file),
-                                           std::regex("/[^ :']*/sepia-test-[A-Za-z0-9]{6}/"), "");
+                                           std::regex("/[^ :']*/sepia-test-[A-Za-z0-9]{6}/?"), "");
   for (size_t at = 0; (at = message.find(folder + "/")) != std::string::npos;) {
     message.erase(at, folder.size() + 1);
   }
