@@ -17,13 +17,14 @@ int64_t PaddedDim(int64_t head_dim) { return RoundUp(head_dim, 16); }
 // Band and packed chunks together hold at most T keys, and their ends 4 partly filled chunks.
 int64_t MaxChunks(int64_t seq_length) { return CeilDiv(seq_length, kChunkKeys) + 4; }
 
-// Floats of one task's workspace. `chunk_arrays`: copies of a chunk that it keeps per slot (forward
-// K^T, V; backward K^T, V^T, K, dK, dV); `tile_arrays`, `score_arrays`: those of a tile of queries.
+// Floats of one task's workspace, a mark per slot included. `chunk_arrays`: copies of a chunk that
+// it keeps per slot (forward K^T, V; backward K^T, V^T, K, dK, dV); `tile_arrays`, `score_arrays`:
+// those of a tile of queries.
 int64_t WorkspaceFloats(int64_t seq_length, int64_t padded_dim, int64_t chunk_arrays,
                         int64_t tile_arrays, int64_t score_arrays) {
   const int64_t chunk_rows = (MaxChunks(seq_length) * chunk_arrays + 1) * kChunkKeys;
   return (chunk_rows + tile_arrays * kTileQueries) * padded_dim +
-         score_arrays * kTileQueries * kChunkKeys;
+         score_arrays * kTileQueries * kChunkKeys + MaxChunks(seq_length);
 }
 constexpr int64_t kFloatBytes = sizeof(float);
 int64_t ForwardBytes(int64_t seq_length, int64_t padded_dim) {

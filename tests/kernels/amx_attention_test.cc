@@ -14,6 +14,7 @@
 
 #include "base/philox.h"
 #include "kernels/cpu/cpu_features.h"
+#include "tests/kernels/attention_laws.h"
 #include "tests/kernels/op_test.h"
 #include "tests/oracle/attention.h"
 
@@ -23,6 +24,7 @@ namespace {
 using kernels::testing::kSeparator;
 using kernels::testing::SeparatorTokens;
 using kernels::testing::Set;
+using kernels::testing::SetPoison;
 using kernels::testing::Values;
 using ::sepia::testing::AttentionProblem;
 using ::sepia::testing::WithMagnitude;
@@ -38,6 +40,7 @@ struct Case {
   int64_t head_dim = 64;
   double query_scale = 1;
   int num_threads = 2;
+  kernels::testing::Poison poison = {};
 
   std::string Describe() const {
     return fmt::format("B {} T {} H {} D {} window {} initial {} density {} threads {}",
@@ -73,6 +76,7 @@ class Trial {
         lse_(DType::kFloat32, {batch_size_, c.num_heads, c.seq_length}) {
     Fill(qkv_.view(), 3, c.query_scale);
     Fill(dout_.view(), 4, 1);
+    SetPoison(c.poison, qkv_.view(), dout_.view());
     problem_ = {.batch_size = batch_size_,
                 .seq_length = c.seq_length,
                 .num_heads = c.num_heads,
@@ -167,6 +171,10 @@ class Trial {
     const bool rounded = std::strcmp(name, "lse") != 0;
     ASSERT_EQ(actual.size(), expected.value.size());
     for (size_t i = 0; i < actual.size(); ++i) {
+      if (!std::isfinite(expected.value[i])) {
+        ASSERT_FALSE(std::isfinite(actual[i])) << name << "[" << i << "] hides a NaN";
+        continue;
+      }
       const double error =
           k * 0x1p-24 * expected.magnitude[i] + of_terms * expected.terms[i] + absolute + 0x1p-117;
       const double bound =
@@ -283,6 +291,22 @@ TEST_P(AmxAttentionTest, ScratchContentDoesNotMatter) {
   poisoned.Compute(0xff);
   zeroed.Compute(0);
   poisoned.ExpectSame(zeroed);
+}
+
+TEST_P(AmxAttentionTest, NaNStaysAmongVisiblePairs) {
+  // A trial of the code under test.
+  struct ThisTrial : Trial {
+    explicit ThisTrial(const Case& c) : Trial(*GetParam().code, c) {}
+  };
+  for (const int64_t head_dim : {8, 64, 80}) {
+    kernels::testing::ExpectNaNStaysAmongVisiblePairs<ThisTrial>(
+        Case{.seq_length = 149, .window = 41, .head_dim = head_dim});
+  }
+  // Several segments and groups; dense, with several spans; two heads of which one is poisoned.
+  kernels::testing::ExpectNaNStaysAmongVisiblePairs<ThisTrial>(
+      Case{.seq_length = 600, .window = 33, .density = {0.4}, .head_dim = 16});
+  kernels::testing::ExpectNaNStaysAmongVisiblePairs<ThisTrial>(
+      Case{.seq_length = 610, .window = kDense, .num_heads = 2, .head_dim = 8});
 }
 
 TEST_P(AmxAttentionTest, NonFiniteInputsReachTheOutputs) {

@@ -8,8 +8,46 @@
 #include <gtest/gtest.h>
 
 #include "base/attention_index.h"
+#include "tests/kernels/op_test.h"
 
 namespace sepia::kernels::testing {
+
+// One NaN among the inputs: in q, k or v (part 0, 1, 2) or in dout (part 3) of a position of head
+// 0.
+struct Poison {
+  int64_t part = 0;
+  int64_t position = -1;  // none
+};
+
+// Sets it; qkv is [B, T, H, 3, D] and dout [B, T, H, D].
+inline void SetPoison(const Poison& poison, const TensorView& qkv, const TensorView& dout) {
+  if (poison.position < 0) return;
+  const int64_t num_heads = qkv.dim(2);
+  const int64_t head_dim = qkv.dim(4);
+  const int64_t element = head_dim / 2;
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  if (poison.part == 3) {
+    Set(dout, poison.position * num_heads * head_dim + element, nan);
+  } else {
+    Set(qkv, (poison.position * num_heads * 3 + poison.part) * head_dim + element, nan);
+  }
+}
+
+// NaN spreads along visible pairs, as in the oracle, and no further: whatever is hidden is not
+// computed as 0 * NaN.
+template <typename Trial, typename Case>
+void ExpectNaNStaysAmongVisiblePairs(Case c) {
+  for (const int64_t position :
+       {int64_t{0}, int64_t{1}, int64_t{37}, int64_t{70}, int64_t{101}, c.seq_length - 1}) {
+    for (const int64_t part : {0, 1, 2, 3}) {
+      c.poison = {part, position};
+      SCOPED_TRACE(fmt::format("NaN in part {} of position {}", part, position));
+      Trial trial(c);
+      trial.Compute();
+      trial.ExpectMatchesOracle();
+    }
+  }
+}
 
 template <typename Trial>
 void ExpectWindowThatCoversAllIsDense() {

@@ -165,6 +165,20 @@ TEST_P(SepAttentionTest, NonFiniteInputsReachTheOutputs) {
   }
 }
 
+TEST_P(SepAttentionTest, NaNStaysAmongVisiblePairs) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    for (const int64_t head_dim : {5, 24}) {
+      testing::ExpectNaNStaysAmongVisiblePairs<Trial>(
+          Case{.seq_length = 149, .head_dim = head_dim, .window = 41, .dtype = dtype});
+    }
+  }
+  // Several segments; dense; two heads of which one is poisoned.
+  testing::ExpectNaNStaysAmongVisiblePairs<Trial>(
+      Case{.seq_length = 401, .window = 33, .density = {0.4}});
+  testing::ExpectNaNStaysAmongVisiblePairs<Trial>(
+      Case{.seq_length = 149, .num_heads = 2, .kind = AttentionKind::kFull});
+}
+
 TEST(SepAttentionScratchTest, CountingArenaSeesTheDeclaredSize) {
   for (const int64_t num_heads : {1, 2, 40}) {
     Arena scratch("scratch");

@@ -14,6 +14,7 @@
 #include "base/philox.h"
 #include "kernels/cpu/sep_attention.h"
 #include "kernels/sep_attention.h"
+#include "tests/kernels/attention_laws.h"
 #include "tests/kernels/op_test.h"
 #include "tests/oracle/attention.h"
 
@@ -32,6 +33,7 @@ struct AttentionCase {
   DType dtype = DType::kFloat32;
   double query_scale = 1;
   int num_threads = 2;
+  Poison poison = {};
 
   std::string Describe() const {
     return fmt::format("B {} T {} H {} D {} kind {} window {} initial {} density {} {} threads {}",
@@ -54,6 +56,7 @@ class AttentionTrial {
                 .qkv = {}};
     qkv_ = Random("qkv", {c.batch_size, c.seq_length, c.num_heads, 3, c.head_dim}, c.query_scale);
     dout_ = Random("dout", {c.batch_size, c.seq_length, c.num_heads, c.head_dim}, 1);
+    SetPoison(c.poison, qkv_, dout_);
     problem_.tokens = SeparatorTokens(c.batch_size, c.seq_length, c.density);
     problem_.qkv = Values(qkv_);
     out_ = OwnedTensor(c.dtype, dout_.view().shape());
@@ -150,6 +153,10 @@ class AttentionTrial {
     const double smallest = case_.dtype == DType::kFloat16 && half_ulp > 0 ? 0x1p-25 : 0x1p-117;
     ASSERT_EQ(actual.size(), expected.value.size());
     for (size_t i = 0; i < actual.size(); ++i) {
+      if (!std::isfinite(expected.value[i])) {
+        ASSERT_FALSE(std::isfinite(actual[i])) << name << "[" << i << "] hides a NaN";
+        continue;
+      }
       const double fp32_error = k * 0x1p-24 * expected.magnitude[i];
       const double bound =
           fp32_error + half_ulp * (std::fabs(expected.value[i]) + fp32_error) * 2 + smallest;

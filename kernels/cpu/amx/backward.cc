@@ -22,6 +22,8 @@ constexpr int64_t QueryOfColumn(int64_t half, int64_t column) {
   return column / 4 * 8 + column % 4 + 4 * half;
 }
 
+constexpr int64_t ColumnOfQuery(int64_t query) { return query / 8 * 4 + query % 4; }
+
 class Sweep {
  public:
   explicit Sweep(const BackwardTask& task)
@@ -29,7 +31,8 @@ class Sweep {
         head_(task.head),
         arrays_(task.head.seq_length, task.head.head_dim, task.segment.workspace),
         steps_(arrays_.steps),
-        store_(task.head, task.segment, kGroupQueries, KeyPanel::Bytes(steps_), arrays_.panels),
+        store_(task.head, task.segment, kGroupQueries, KeyPanel::Bytes(steps_), arrays_.panels,
+               arrays_.marks),
         scale_(ScoreScale(task.head)) {}
 
   void Run() {
@@ -60,7 +63,8 @@ class Sweep {
 
   void PackPanel(const Panel& panel) {
     const KeyPanel to = PanelAt(panel);
-    PackRows(PanelRows{head_, task_.segment, panel, 1}, head_.head_dim, to.key_rows());
+    store_.Mark(panel,
+                PackRows(PanelRows{head_, task_.segment, panel, 1}, head_.head_dim, to.key_rows()));
     PackRows(PanelRows{head_, task_.segment, panel, 2}, head_.head_dim, to.value_rows());
     PackInterleaved(to.key_rows(), steps_, to.key_columns(), 2 * kTileBytes);
     PackColumns(to.key_columns(), steps_, to.key_columns());
@@ -71,16 +75,14 @@ class Sweep {
   // Queries [begin, end) against every panel that they see, span by span.
   void SweepGroup(int64_t begin, int64_t end) {
     const int64_t num_tiles = CeilDiv(end - begin, kTileQueries);
-    const auto tile_at = [&](int64_t t) {
-      const int64_t first = begin + t * kTileQueries;
-      return QueryTile{first, Smaller(kTileQueries, end - first)};
-    };
-    for (int64_t t = 0; t < num_tiles; ++t) PackQueries(tile_at(t), t);
+    group_begin_ = begin;
+    group_end_ = end;
+    group_is_finite_ = true;
+    for (int64_t t = 0; t < num_tiles; ++t) PackQueries(TileAt(t), t);
     const PanelList list(head_, begin, end);
     const int64_t spans = CeilDiv(list.size(), kSpanPanels);
     const int64_t span_panels = CeilDiv(list.size(), spans);
     next_prefetch_ = begin;
-    prefetch_end_ = end;
     prefetch_rows_ = CeilDiv(end - begin, num_tiles * spans);
     for (int64_t t = 0; t < num_tiles; ++t) tile_started_[t] = false;
     for (int64_t first = 0; first < list.size(); first += span_panels) {
@@ -88,16 +90,22 @@ class Sweep {
       ForgetTiles(last - first);
       for (int64_t t = 0; t < num_tiles; ++t) {
         PrefetchRows();
-        AddTile(tile_at(t), t, list, first, last);
+        AddTile(TileAt(t), t, list, first, last);
       }
       AddKeyGradients(list, first, last);
     }
-    for (int64_t t = 0; t < num_tiles; ++t) StoreQueryGradients(tile_at(t), t);
+    for (int64_t t = 0; t < num_tiles; ++t) StoreQueryGradients(TileAt(t), t);
+  }
+
+  // Tile t of the group.
+  QueryTile TileAt(int64_t t) const {
+    const int64_t first = group_begin_ + t * kTileQueries;
+    return {first, Smaller(kTileQueries, group_end_ - first)};
   }
 
   // The inputs of the next group and the gradients of this one, a few rows at a time.
   void PrefetchRows() {
-    const int64_t end = Smaller(next_prefetch_ + prefetch_rows_, prefetch_end_);
+    const int64_t end = Smaller(next_prefetch_ + prefetch_rows_, group_end_);
     for (; next_prefetch_ < end; ++next_prefetch_) {
       Prefetch(GradientRow(head_, task_.dqkv, next_prefetch_, 0), 3 * head_.head_dim);
       const int64_t next = next_prefetch_ + kGroupQueries;
@@ -112,7 +120,7 @@ class Sweep {
     const auto dout_row = [&](int64_t r) {
       return r < tile.size ? task_.dout + (tile.begin + r) * task_.out_stride : nullptr;
     };
-    PackRows(dout_row, head_.head_dim, arrays_.rows);
+    dout_is_finite_[t] = PackRows(dout_row, head_.head_dim, arrays_.rows);
     PackColumns(arrays_.rows, steps_, arrays_.DoutColumns(t));
     const int64_t pair_stride = kGroupTiles * 2 * kTileBytes;
     const int64_t offset = arrays_.InterleavedOffset(t, 0);
@@ -121,7 +129,8 @@ class Sweep {
     const auto query_row = [&](int64_t r) {
       return r < tile.size ? QkvRow(head_, tile.begin + r, 0) : nullptr;
     };
-    PackRows(query_row, head_.head_dim, arrays_.rows);
+    query_is_finite_[t] = PackRows(query_row, head_.head_dim, arrays_.rows);
+    group_is_finite_ = group_is_finite_ && dout_is_finite_[t] && query_is_finite_[t];
     PackColumns(arrays_.rows, steps_, arrays_.QueryColumns(t));
     PackInterleaved(arrays_.rows, steps_, arrays_.queries + offset, pair_stride);
   }
@@ -186,6 +195,7 @@ class Sweep {
                int64_t last) {
     const std::byte* key_columns[kSpanPanels];
     int64_t num_visible = 0;
+    int64_t num_products = 0;  // of the visible ones, those multiplied as tiles
     for (int64_t i = first; i < last; ++i) {
       const Panel panel = list[i];
       if (!AnyVisible(tile, panel)) continue;
@@ -195,7 +205,7 @@ class Sweep {
       Multiply<Start::kRow>(steps_, keys.value_rows(), arrays_.DoutColumns(t),
                             arrays_.minus_d + t * kTileQueries, arrays_.dp);
       const int64_t at = (i - first) * kGroupBytes + t * kTileBytes;
-      std::byte* ds = arrays_.ds + num_visible * 2 * kTileBytes;
+      std::byte* ds = arrays_.ds + num_products * 2 * kTileBytes;
       if (AllVisible(tile, panel)) {
         AddProbabilities<false>(tile, t, panel, at, ds);
       } else {
@@ -203,16 +213,45 @@ class Sweep {
       }
       first_tile_[i - first] = Smaller(first_tile_[i - first], t);
       end_tile_[i - first] = t + 1;
-      key_columns[num_visible++] = keys.key_columns();
+      ++num_visible;
+      if (store_.IsFinite(panel)) key_columns[num_products++] = keys.key_columns();
     }
     if (num_visible == 0) return;
     for (int64_t pair = 0; pair < steps_; ++pair) {
       AddProducts(
-          num_visible, [&](int64_t k) { return key_columns[k] + pair * 2 * kTileBytes; },
+          num_products, [&](int64_t k) { return key_columns[k] + pair * 2 * kTileBytes; },
           kTileBytes, [&](int64_t k) { return arrays_.ds + k * 2 * kTileBytes; }, tile_started_[t],
           arrays_.Dq(t) + pair * 4 * kTileFloats, 2 * kTileFloats);
     }
     tile_started_[t] = true;
+    if (store_.AllFinite()) return;
+    for (int64_t i = first; i < last; ++i) {
+      if (store_.IsFinite(list[i]) || !AnyVisible(tile, list[i])) continue;
+      AddVisibleKeys(tile, t, list[i], arrays_.ds_columns + (i - first) * kGroupBytes);
+    }
+  }
+
+  // Row r of tile t among the columns of a panel: 32 queries.
+  static const std::byte* ColumnsRow(const std::byte* columns, int64_t t, int64_t r) {
+    return columns + t * kTileBytes + r / 16 * kGroupTiles * kTileBytes + r % 16 * 64;
+  }
+
+  // dQ^T += K^T dS^T of one panel pair by pair; see AddVisibleRows.
+  void AddVisibleKeys(const QueryTile& tile, int64_t t, const Panel& panel,
+                      const std::byte* ds_columns) {
+    const PanelRows keys = {head_, task_.segment, panel, 1};
+    for (int64_t r = 0; r < kPanelKeys; ++r) {
+      const std::byte* ds = ColumnsRow(ds_columns, t, r);
+      for (uint32_t visible = VisibleQueries(tile, panel, r); visible != 0;
+           visible &= visible - 1) {
+        const int query = __builtin_ctz(visible);
+        float* sums = arrays_.Dq(t) + query / 4 % 2 * kTileFloats + ColumnOfQuery(query);
+        for (int64_t d = 0; d < head_.head_dim; ++d) {
+          sums[d / 16 * 2 * kTileFloats + d % 16 * 16] +=
+              NumberAt(ds, query) * NumberAt(keys(r), d);
+        }
+      }
+    }
   }
 
   // P^T and dS^T of a panel from arrays_.scores and arrays_.dp: A tiles at byte `at` of p_columns
@@ -264,6 +303,8 @@ class Sweep {
     for (int64_t i = first; i < last; ++i) {
       AddPanelGradient(i - first, arrays_.ds_columns, arrays_.queries, PanelAt(list[i]).dk());
     }
+    if (group_is_finite_) return;
+    for (int64_t i = first; i < last; ++i) AddVisibleQueries(list[i], i - first);
   }
 
   void AddPanelGradient(int64_t in_span, const std::byte* columns, const std::byte* interleaved,
@@ -271,6 +312,7 @@ class Sweep {
     const int64_t first = first_tile_[in_span];
     const int64_t count = end_tile_[in_span] - first;
     if (count <= 0) return;
+    if (!group_is_finite_) return AddFiniteTiles(in_span, columns, interleaved, gradient);
     const std::byte* a = columns + in_span * kGroupBytes + first * kTileBytes;
     for (int64_t pair = 0; pair < steps_; ++pair) {
       const std::byte* b = interleaved + arrays_.InterleavedOffset(first, pair);
@@ -278,6 +320,46 @@ class Sweep {
           count, [&](int64_t k) { return a + k * kTileBytes; }, kGroupTiles * kTileBytes,
           [&](int64_t k) { return b + k * 2 * kTileBytes; }, true,
           gradient + pair * 2 * kTileFloats, 2 * steps_ * kTileFloats);
+    }
+  }
+
+  // The same for those tiles of the group that are finite.
+  void AddFiniteTiles(int64_t in_span, const std::byte* columns, const std::byte* interleaved,
+                      float* gradient) {
+    const bool* is_finite = interleaved == arrays_.douts ? dout_is_finite_ : query_is_finite_;
+    for (int64_t t = first_tile_[in_span]; t < end_tile_[in_span]; ++t) {
+      if (!is_finite[t]) continue;
+      const std::byte* a = columns + in_span * kGroupBytes + t * kTileBytes;
+      for (int64_t pair = 0; pair < steps_; ++pair) {
+        const std::byte* b = interleaved + arrays_.InterleavedOffset(t, pair);
+        AddProducts(
+            1, [&](int64_t) { return a; }, kGroupTiles * kTileBytes, [&](int64_t) { return b; },
+            true, gradient + pair * 2 * kTileFloats, 2 * steps_ * kTileFloats);
+      }
+    }
+  }
+
+  // dV and dK of one panel from the other tiles, pair by pair; see AddVisibleRows.
+  void AddVisibleQueries(const Panel& panel, int64_t in_span) {
+    const std::byte* p = arrays_.p_columns + in_span * kGroupBytes;
+    const std::byte* ds = arrays_.ds_columns + in_span * kGroupBytes;
+    const KeyPanel to = PanelAt(panel);
+    for (int64_t t = first_tile_[in_span]; t < end_tile_[in_span]; ++t) {
+      const QueryTile tile = TileAt(t);
+      const auto dout_row = [&](int64_t r) {
+        return task_.dout + (tile.begin + r) * task_.out_stride;
+      };
+      const auto query_row = [&](int64_t r) { return QkvRow(head_, tile.begin + r, 0); };
+      for (int64_t r = 0; r < kPanelKeys; ++r) {
+        const uint32_t visible = VisibleQueries(tile, panel, r) & BitRange(0, tile.size);
+        const int64_t at = GradientOffset(r, steps_);
+        if (!dout_is_finite_[t]) {
+          AddVisibleRows(visible, ColumnsRow(p, t, r), dout_row, head_.head_dim, to.dv() + at);
+        }
+        if (!query_is_finite_[t]) {
+          AddVisibleRows(visible, ColumnsRow(ds, t, r), query_row, head_.head_dim, to.dk() + at);
+        }
+      }
     }
   }
 
@@ -316,8 +398,12 @@ class Sweep {
   float scale_;
   int64_t first_tile_[kSpanPanels];
   int64_t end_tile_[kSpanPanels];
+  int64_t group_begin_ = 0;
+  int64_t group_end_ = 0;
+  bool group_is_finite_ = true;  // Q and dO of the group
+  bool query_is_finite_[kGroupTiles];
+  bool dout_is_finite_[kGroupTiles];
   int64_t next_prefetch_ = 0;
-  int64_t prefetch_end_ = 0;
   int64_t prefetch_rows_ = 0;
   bool tile_started_[kGroupTiles];  // whether dQ^T of a tile holds anything
 };

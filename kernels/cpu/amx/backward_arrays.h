@@ -50,8 +50,9 @@ struct BackwardArrays {
     ds = workspace.Bytes(kSpanPanels * 2 * kTileBytes);
     p_columns = workspace.Bytes(kSpanPanels * kPanelGroupBytes);
     ds_columns = workspace.Bytes(kSpanPanels * kPanelGroupBytes);
-    panels =
-        workspace.Bytes(PanelStore::MaxPanels(seq_length, kGroupQueries) * KeyPanel::Bytes(steps));
+    const int64_t max_panels = PanelStore::MaxPanels(seq_length, kGroupQueries);
+    panels = workspace.Bytes(max_panels * KeyPanel::Bytes(steps));
+    marks = workspace.Bytes(max_panels);
   }
 
   static constexpr int64_t kPanelGroupBytes = 2 * kGroupTiles * kTileBytes;
@@ -81,6 +82,7 @@ struct BackwardArrays {
   std::byte* p_columns;   // P^T of a group: [kSpanPanels][2][kGroupTiles] tiles
   std::byte* ds_columns;  // dS^T
   std::byte* panels;
+  std::byte* marks;  // PanelStore's
 };
 
 }  // namespace sepia::kernels::cpu::amx::SEPIA_TILES

@@ -24,7 +24,9 @@ struct Arrays {
     scores = workspace.Floats(kScoredPanels * 4 * kTileFloats);
     probabilities = workspace.Bytes(2 * kSpanPanels * kTileBytes);
     sums = workspace.Floats(GradientFloats(steps));
-    panels = workspace.Bytes(PanelStore::MaxPanels(seq_length, kTileQueries) * panel_bytes());
+    const int64_t max_panels = PanelStore::MaxPanels(seq_length, kTileQueries);
+    panels = workspace.Bytes(max_panels * panel_bytes());
+    marks = workspace.Bytes(max_panels);
   }
   // K as columns, then V interleaved.
   int64_t panel_bytes() const { return 2 * FormBytes(steps); }
@@ -37,6 +39,7 @@ struct Arrays {
   std::byte* probabilities;  // P: [2][kSpanPanels] tiles
   float* sums;               // sum of p v: [2][2 * steps] tiles
   std::byte* panels;
+  std::byte* marks;  // PanelStore's
 };
 
 class Sweep {
@@ -45,7 +48,8 @@ class Sweep {
       : task_(task),
         head_(task.head),
         arrays_(task.head.seq_length, task.head.head_dim, task.segment.workspace),
-        store_(task.head, task.segment, kTileQueries, arrays_.panel_bytes(), arrays_.panels),
+        store_(task.head, task.segment, kTileQueries, arrays_.panel_bytes(), arrays_.panels,
+               arrays_.marks),
         scale_(kLog2E * ScoreScale(task.head)) {}
 
   void Run() {
@@ -66,7 +70,8 @@ class Sweep {
     std::byte* to = store_[panel];
     PackRows(PanelRows{head_, task_.segment, panel, 1}, head_.head_dim, arrays_.rows);
     PackColumns(arrays_.rows, arrays_.steps, to);
-    PackRows(PanelRows{head_, task_.segment, panel, 2}, head_.head_dim, arrays_.rows);
+    store_.Mark(panel,
+                PackRows(PanelRows{head_, task_.segment, panel, 2}, head_.head_dim, arrays_.rows));
     PackInterleaved(arrays_.rows, arrays_.steps, to + FormBytes(arrays_.steps), 2 * kTileBytes);
   }
 
@@ -103,7 +108,7 @@ class Sweep {
           AddProbabilities<1>(tile, list, i, to);
         }
       }
-      AddValues(list, begin, end);
+      AddValues(tile, list, begin, end);
     }
   }
 
@@ -179,16 +184,35 @@ class Sweep {
   }
 
   // Sums (+)= P V over panels [begin, end) of the list.
-  void AddValues(const PanelList& list, int64_t begin, int64_t end) {
+  void AddValues(const QueryTile& tile, const PanelList& list, int64_t begin, int64_t end) {
+    const std::byte* probabilities[kSpanPanels];
     const std::byte* values[kSpanPanels];
+    int64_t count = 0;
     for (int64_t i = begin; i < end; ++i) {
-      values[i - begin] = store_[list[i]] + FormBytes(arrays_.steps);
+      if (!store_.IsFinite(list[i])) continue;
+      probabilities[count] = arrays_.probabilities + (i - begin) * kTileBytes;
+      values[count++] = store_[list[i]] + FormBytes(arrays_.steps);
     }
     for (int64_t pair = 0; pair < arrays_.steps; ++pair) {
       AddProducts(
-          end - begin, [&](int64_t k) { return arrays_.probabilities + k * kTileBytes; },
-          kSpanPanels * kTileBytes, [&](int64_t k) { return values[k] + pair * 2 * kTileBytes; },
-          begin > 0, arrays_.sums + pair * 2 * kTileFloats, 2 * arrays_.steps * kTileFloats);
+          count, [&](int64_t k) { return probabilities[k]; }, kSpanPanels * kTileBytes,
+          [&](int64_t k) { return values[k] + pair * 2 * kTileBytes; }, begin > 0,
+          arrays_.sums + pair * 2 * kTileFloats, 2 * arrays_.steps * kTileFloats);
+    }
+    if (store_.AllFinite()) return;
+    for (int64_t i = begin; i < end; ++i) {
+      if (store_.IsFinite(list[i])) continue;
+      AddVisibleValues(tile, list[i], arrays_.probabilities + (i - begin) * kTileBytes);
+    }
+  }
+
+  // The same for one panel, pair by pair.
+  void AddVisibleValues(const QueryTile& tile, const Panel& panel, const std::byte* p) {
+    for (int64_t r = 0; r < kTileQueries; ++r) {
+      AddVisibleRows(VisibleKeys(tile, panel, r),
+                     p + r / 16 * kSpanPanels * kTileBytes + r % 16 * 64,
+                     PanelRows{head_, task_.segment, panel, 2}, head_.head_dim,
+                     arrays_.sums + GradientOffset(r, arrays_.steps));
     }
   }
 

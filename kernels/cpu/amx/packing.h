@@ -34,10 +34,12 @@ inline void Prefetch(const BFloat16* begin, int64_t count) {
   for (int64_t i = 0; i < 2 * count; i += 64) _mm_prefetch(at + i, _MM_HINT_T1);
 }
 
-// row_of(i) is row i, or null for zeros.
+// row_of(i) is row i, or null for zeros. Returns whether all numbers are finite.
 template <typename RowOf>
-inline void PackRows(const RowOf& row_of, int64_t head_dim, std::byte* to) {
+inline bool PackRows(const RowOf& row_of, int64_t head_dim, std::byte* to) {
+  constexpr __mmask32 kAll = ~__mmask32{0};
   const int64_t steps = Steps(head_dim);
+  __m512i largest = _mm512_setzero_si512();  // of the numbers without their signs, as integers
   for (int64_t i = 0; i < 32; ++i) {
     const BFloat16* row = row_of(i);
     for (int64_t step = 0; step < steps; ++step) {
@@ -45,8 +47,11 @@ inline void PackRows(const RowOf& row_of, int64_t head_dim, std::byte* to) {
           row == nullptr ? _mm512_setzero_si512()
                          : _mm512_maskz_loadu_epi16(ChunkMask(head_dim, step), row + 32 * step);
       StoreVector(to + RowOffset(i, step, steps), chunk);
+      largest =
+          _mm512_maskz_max_epu16(kAll, largest, _mm512_and_si512(chunk, _mm512_set1_epi16(0x7fff)));
     }
   }
+  return _mm512_cmplt_epu16_mask(largest, _mm512_set1_epi16(0x7f80)) == kAll;
 }
 
 inline void TransposeTile(const std::byte* from, std::byte* to) {
@@ -82,6 +87,16 @@ inline void PackInterleaved(const std::byte* rows, int64_t steps, std::byte* to,
   }
 }
 
+// bf16 number `i` behind `from`.
+inline float NumberAt(const void* from, int64_t i) {
+  uint16_t number = 0;
+  std::memcpy(&number, static_cast<const std::byte*>(from) + 2 * i, sizeof(number));
+  const uint32_t bits = uint32_t{number} << 16;
+  float value = 0;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
 // 16 * 2 * steps floats of row `row` in [2][2 * steps] fp32 tiles: 16 of them every kTileFloats.
 inline int64_t GradientOffset(int64_t row, int64_t steps) {
   return row / 16 * 2 * steps * kTileFloats + row % 16 * 16;
@@ -94,6 +109,32 @@ inline void StoreRounded(const float* row, float factor, int64_t head_dim, BFloa
     const __m512 low = _mm512_mul_ps(_mm512_load_ps(row), scale);
     const __m512 high = _mm512_mul_ps(_mm512_load_ps(row + kTileFloats), scale);
     _mm512_mask_storeu_epi16(to + 32 * step, ChunkMask(head_dim, step), RoundPair(low, high));
+  }
+}
+
+// A tile product multiplies hidden pairs by 0, which gives NaN where the other factor is not
+// finite. So rows of 32 with such a number go this way: to += sum over the bits k of `visible` of
+// coefficients[k] row_of(k), one after the other. `to` lies as in GradientOffset.
+template <typename RowOf>
+inline void AddVisibleRows(uint32_t visible, const std::byte* coefficients, const RowOf& row_of,
+                           int64_t head_dim, float* to) {
+  const auto widen = [](__m256i numbers) {
+    const __m512i words = _mm512_maskz_cvtepu16_epi32(0xffff, numbers);
+    return _mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xffff, words, 16));
+  };
+  const auto add = [](__m512 factor, __m512 numbers, float* sums) {
+    _mm512_store_ps(sums, _mm512_fmadd_ps(factor, numbers, _mm512_load_ps(sums)));
+  };
+  for (; visible != 0; visible &= visible - 1) {
+    const int k = __builtin_ctz(visible);
+    const __m512 factor = _mm512_set1_ps(NumberAt(coefficients, k));
+    const BFloat16* row = row_of(k);
+    for (int64_t step = 0; step < Steps(head_dim); ++step) {
+      const __m512i chunk = _mm512_maskz_loadu_epi16(ChunkMask(head_dim, step), row + 32 * step);
+      float* sums = to + step * 2 * kTileFloats;
+      add(factor, widen(_mm512_maskz_extracti64x4_epi64(0xf, chunk, 0)), sums);
+      add(factor, widen(_mm512_maskz_extracti64x4_epi64(0xf, chunk, 1)), sums + kTileFloats);
+    }
   }
 }
 

@@ -45,16 +45,18 @@ class PanelList {
   int64_t size_;
 };
 
-// Where the packed forms of panels lie: band panels in a ring, behind it the packed ones.
+// Where the packed forms of panels lie: band panels in a ring, behind it the packed ones. Marks
+// panels with numbers that are not finite where the sweep has to avoid products with them.
 class PanelStore {
  public:
-  // `sweep_queries` queries are swept together.
+  // `sweep_queries` queries are swept together; `marks` is a byte for each of MaxPanels.
   PanelStore(const Head& head, const Segment& segment, int64_t sweep_queries, int64_t panel_bytes,
-             std::byte* memory)
+             std::byte* memory, std::byte* marks)
       : ring_(Smaller(CeilDiv(segment.end, kPanelKeys) - FirstBand(head, segment),
                       (head.window - 1 + sweep_queries) / kPanelKeys + 2)),
         panel_bytes_(panel_bytes),
-        memory_(memory) {}
+        memory_(memory),
+        marks_(marks) {}
 
   static int64_t FirstBand(const Head& head, const Segment& segment) {
     return Larger(0, segment.begin - head.window + 1) / kPanelKeys;
@@ -64,15 +66,28 @@ class PanelStore {
     return CeilDiv(seq_length + sweep_queries, kPanelKeys) + 3;
   }
 
-  std::byte* operator[](const Panel& panel) const {
-    const int64_t number = panel.first / kPanelKeys;
-    return memory_ + (panel.packed ? ring_ + number : number % ring_) * panel_bytes_;
+  std::byte* operator[](const Panel& panel) const { return memory_ + SlotOf(panel) * panel_bytes_; }
+
+  void Mark(const Panel& panel, bool finite) {
+    marks_[SlotOf(panel)] = finite ? std::byte{0} : std::byte{1};
+    all_finite_ = all_finite_ && finite;
+  }
+  bool AllFinite() const { return all_finite_; }
+  bool IsFinite(const Panel& panel) const {
+    return all_finite_ || marks_[SlotOf(panel)] == std::byte{0};
   }
 
  private:
+  int64_t SlotOf(const Panel& panel) const {
+    const int64_t number = panel.first / kPanelKeys;
+    return panel.packed ? ring_ + number : number % ring_;
+  }
+
   int64_t ring_;
   int64_t panel_bytes_;
   std::byte* memory_;
+  std::byte* marks_;
+  bool all_finite_ = true;  // of all panels so far
 };
 
 // Row i of part k or v of a panel; null behind its last key.

@@ -26,6 +26,20 @@ inline void LoadNumbers(DType, const void* from, int64_t count, Number* to) {
 inline void StoreNumbers(Number* to, Vec x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh(x.v));
 }
+inline float ToFloat(Number x) {
+  uint16_t number = 0;
+  std::memcpy(&number, &x, sizeof(number));
+  const uint32_t bits = uint32_t{number} << 16;
+  float value = 0;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+// Number `odd` (0 or 1) of every cell.
+inline Vec NumbersOf(Vec cells, int64_t odd) {
+  const __m512i words = _mm512_castps_si512(cells.v);
+  if (odd == 0) return {_mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xffff, words, 16))};
+  return {_mm512_castsi512_ps(_mm512_and_si512(words, _mm512_set1_epi32(-65536)))};
+}
 // Even numbers in the low halves, odd ones in the high halves.
 inline Vec Interleave(__m256i even, __m256i odd) {
   const __m512i low = _mm512_maskz_cvtepu16_epi32(0xffff, even);

@@ -22,6 +22,11 @@ inline float ScoreScale(const AttentionHead& head) {
 inline int64_t Smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t Larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
+// Chunks of a task, in slots.
+inline int64_t NumSlots(const AttentionSegment& segment) {
+  return segment.ring_chunks + (segment.num_packed + kChunkKeys - 1) / kChunkKeys;
+}
+
 // Cuts the workspace of a task into arrays.
 class Workspace {
  public:
@@ -61,16 +66,24 @@ inline void ZeroFill(float* to, int64_t num_floats) {
   std::memset(to, 0, static_cast<size_t>(num_floats) * sizeof(float));
 }
 
-// Rows row_of(0) ... row_of(count - 1) as numbers [count, padded_dim], the padding zero.
+// Rows row_of(0) ... row_of(count - 1) as numbers [count, padded_dim], the padding zero. Returns
+// whether all numbers are finite.
 template <typename RowOf>
-inline void LoadRows(const AttentionHead& head, int64_t count, const RowOf& row_of, float* to) {
+inline bool LoadRows(const AttentionHead& head, int64_t count, const RowOf& row_of, float* to) {
   const int64_t padding = head.padded_dim - head.head_dim;
+  Vec zero_times_all = Zero();  // NaN once a number is not finite
   for (int64_t i = 0; i < count; ++i) {
     Number* row = Numbers(to + i * RowCells(head));
     LoadNumbers(head.dtype, row_of(i), head.head_dim, row);
-    std::memset(static_cast<void*>(row + head.head_dim), 0,
-                static_cast<size_t>(padding) * sizeof(Number));
+    if (padding > 0) {
+      std::memset(static_cast<void*>(row + head.head_dim), 0,
+                  static_cast<size_t>(padding) * sizeof(Number));
+    }
+    for (int64_t d = 0; d < head.padded_dim; d += kLanes) {
+      zero_times_all = Fma(Load(row + d), Zero(), zero_times_all);
+    }
   }
+  return Sum(zero_times_all) == 0.0f;
 }
 
 template <typename T>
@@ -114,17 +127,25 @@ inline KeyRange BandChunk(const AttentionHead& head, int64_t chunk) {
   const int64_t begin = chunk * kChunkKeys;
   return {nullptr, begin, Smaller(kChunkKeys, head.seq_length - begin)};
 }
+// Packed keys are loaded this many at a time, when the first of them comes into sight: their rows
+// are in the caches by then, because the band has read them.
+inline constexpr int64_t kPackedKeys = 16;
+static_assert(kChunkKeys % kPackedKeys == 0 && kPackedKeys % kLanes == 0);
+
+inline KeyRange PackedKeys(const AttentionHead& head, int64_t num_packed, int64_t begin) {
+  return {head.positions, begin, Smaller(kPackedKeys, num_packed - begin)};
+}
 inline KeyRange PackedChunk(const AttentionHead& head, int64_t num_packed, int64_t chunk) {
   const int64_t begin = chunk * kChunkKeys;
   return {head.positions, begin, Smaller(kChunkKeys, num_packed - begin)};
 }
 
-// Rows of part k or v as numbers [padded_size, padded_dim].
-inline void LoadKeyRows(const AttentionHead& head, const KeyRange& keys, int part, float* to) {
-  LoadRows(
-      head, keys.size, [&](int64_t i) { return QkvRow(head, keys[i], part); }, to);
+// Rows of part k or v as numbers [padded_size, padded_dim]. Returns whether all are finite.
+inline bool LoadKeyRows(const AttentionHead& head, const KeyRange& keys, int part, float* to) {
   const int64_t padding = keys.padded_size() - keys.size;
   ZeroFill(to + keys.size * RowCells(head), padding * RowCells(head));
+  return LoadRows(
+      head, keys.size, [&](int64_t i) { return QkvRow(head, keys[i], part); }, to);
 }
 
 // Panels [RowCells][kLanes], one after the other, from such rows.
@@ -147,6 +168,41 @@ struct QueryTile {
   int64_t begin;
   int64_t size;  // 1 ... kTileQueries
 };
+
+// Asks for the rows of the next tile while this one is computed, a few at a time: the rows of a
+// head lie thousands of bytes apart, which no hardware prefetcher follows.
+class RowPrefetch {
+ public:
+  // Rows of `row_bytes` bytes, `stride` apart.
+  struct Rows {
+    const void* base;
+    int64_t stride, row_bytes;
+  };
+
+  void Start(const AttentionSegment& segment, const QueryTile& tile) {
+    next_ = tile.begin + tile.size;
+    end_ = Smaller(next_ + kTileQueries, segment.end);
+  }
+  template <int kArrays>
+  void Some(int64_t count, const Rows (&arrays)[kArrays]) {
+    const int64_t end = Smaller(next_ + count, end_);
+    for (; next_ < end; ++next_) {
+      for (const Rows& rows : arrays) {
+        const char* row = RowAt(rows.base, next_, rows.stride);
+        for (int64_t at = 0; at < rows.row_bytes; at += 64) _mm_prefetch(row + at, _MM_HINT_T1);
+      }
+    }
+  }
+
+ private:
+  int64_t next_ = 0;
+  int64_t end_ = 0;
+};
+
+// q, k and v of a row.
+inline RowPrefetch::Rows QkvRows(const AttentionHead& head) {
+  return {head.qkv, head.qkv_row_bytes, 3 * head.head_dim * ElementBytes(head.dtype)};
+}
 
 // A register block of sums: kBlockRows rows of up to kMaxVecs vectors fit beside their operands
 // into 32 (avx512) or 16 (avx2) registers.
@@ -286,6 +342,32 @@ inline void AddProduct(int64_t steps, const float* a, const float* b, int64_t di
   });
 }
 
+// AddProduct takes hidden pairs along as zeros, which gives NaN where the other factor is not
+// finite. Where there is such a number: c [dim] += sum over k in [begin, end) of factor(k) times
+// row k of `rows` [., dim], paired, one after the other.
+template <typename Factor>
+inline void AddVisibleRows(int64_t begin, int64_t end, const Factor& factor, const float* rows,
+                           int64_t dim, float* c) {
+  for (int64_t k = begin; k < end; ++k) {
+    const Vec f = Set(ToFloat(factor(k)));
+    const float* row = rows + k / kPair * dim;
+    for (int64_t d = 0; d < dim; d += kLanes) {
+      Store(c + d, Fma(f, NumbersOf(Load(row + d), k % kPair), Load(c + d)));
+    }
+  }
+}
+// The same for every query of a tile: sums [kTileQueries, dim] += coefficients [kTileQueries,
+// kChunkKeys] times rows, for the keys that each sees.
+inline void AddVisibleKeys(const VisibleKeys& visible, const Number* coefficients,
+                           const float* rows, int64_t dim, float* sums) {
+  for (int64_t r = 0; r < kTileQueries; ++r) {
+    const Number* row = coefficients + r * kChunkKeys;
+    AddVisibleRows(
+        visible.low[r], visible.high[r], [&](int64_t key) { return row[key]; }, rows, dim,
+        sums + r * dim);
+  }
+}
+
 // x where lanes key, key + 1, ... lie in [low, high), zero elsewhere.
 inline Vec KeepVisible(int64_t key, int32_t low, int32_t high, Vec x, Vec hidden) {
   const auto first = static_cast<int32_t>(key);
@@ -324,6 +406,18 @@ inline int64_t FirstBandChunk(const AttentionHead& head, const AttentionSegment&
 }
 inline int64_t NumPackedChunks(const AttentionSegment& segment) {
   return (segment.num_packed + kChunkKeys - 1) / kChunkKeys;
+}
+
+// load(keys, slot, offset) for packed keys next, next + 1, ... that a tile brings into sight: they
+// go to places offset, offset + 1, ... of the slot.
+template <typename Load>
+inline void LoadPackedKeys(const AttentionHead& head, const AttentionSegment& segment,
+                           const QueryTile& tile, int64_t& next, const Load& load) {
+  const int64_t num_far = FarCount(head, tile.begin + tile.size - 1);
+  for (; next < num_far; next += kPackedKeys) {
+    load(PackedKeys(head, segment.num_packed, next), segment.ring_chunks + next / kChunkKeys,
+         next % kChunkKeys);
+  }
 }
 
 }  // namespace sepia::kernels::cpu::SEPIA_ISA

@@ -10,6 +10,9 @@
 namespace sepia::kernels::cpu::SEPIA_ISA {
 namespace {
 
+// Rows of the next tile that are asked for beside one block of products.
+constexpr int64_t kPrefetchRows = 2;
+
 // One chunk of keys with its gradients.
 struct Chunk {
   float* key_panels;       // K^T
@@ -17,6 +20,7 @@ struct Chunk {
   float* keys;             // [kChunkKeys / kPair, dim]
   float* key_gradients;    // [kChunkKeys, dim], without the factor `scale`
   float* value_gradients;  // [kChunkKeys, dim]
+  float* not_finite;       // 1 where some number of K is not finite, else 0
 };
 
 // Arrays of one task, in its workspace.
@@ -34,12 +38,17 @@ struct Arrays {
     ds = workspace.Take(kTileQueries * kChunkKeys / kPair);
     p_pairs = kPair == 1 ? p : workspace.Take(kTileQueries * kChunkKeys / kPair);
     ds_pairs = kPair == 1 ? ds : workspace.Take(kTileQueries * kChunkKeys / kPair);
-    chunks = workspace.Take(0);
+    chunks = workspace.Take(NumSlots(task.segment) * 5 * chunk_floats);
+    not_finite = workspace.Take(NumSlots(task.segment));
   }
   Chunk chunk(int64_t slot) const {
     float* base = chunks + slot * 5 * chunk_floats;
-    return {base, base + chunk_floats, base + 2 * chunk_floats, base + 3 * chunk_floats,
-            base + 4 * chunk_floats};
+    return {base,
+            base + chunk_floats,
+            base + 2 * chunk_floats,
+            base + 3 * chunk_floats,
+            base + 4 * chunk_floats,
+            not_finite + slot};
   }
 
   Workspace workspace;
@@ -55,20 +64,29 @@ struct Arrays {
   float* p_pairs;          // [kTileQueries / kPair, kChunkKeys]
   float* ds_pairs;         // [kTileQueries / kPair, kChunkKeys]
   float* chunks;
+  float* not_finite;  // per slot
+  bool queries_are_finite = true;
+  bool douts_are_finite = true;
   float lse[kTileQueries];           // in units of log2
   float dout_dot_out[kTileQueries];  // D_i
+  RowPrefetch prefetch;
 };
 
-void LoadChunk(const AttentionHead& head, const KeyRange& keys, const Arrays& arrays,
-               const Chunk& chunk) {
-  float* key_rows = RowsToPair(chunk.keys, arrays.rows);
-  LoadKeyRows(head, keys, 1, key_rows);
-  TransposeKeys(head, keys, key_rows, chunk.key_panels);
-  PairRows(key_rows, keys.padded_size(), head.padded_dim, chunk.keys);
+// To places offset, offset + 1, ... of a chunk, gradients zero: `size` of them.
+void LoadKeys(const AttentionHead& head, const KeyRange& keys, const Arrays& arrays,
+              const Chunk& chunk, int64_t offset, int64_t size) {
+  const int64_t dim = head.padded_dim;
+  float* paired = chunk.keys + offset / kPair * dim;
+  float* key_rows = RowsToPair(paired, arrays.rows);
+  const bool finite = LoadKeyRows(head, keys, 1, key_rows);
+  if (offset == 0) *chunk.not_finite = 0.0f;
+  if (!finite) *chunk.not_finite = 1.0f;
+  TransposeKeys(head, keys, key_rows, chunk.key_panels + offset * RowCells(head));
+  PairRows(key_rows, keys.padded_size(), dim, paired);
   LoadKeyRows(head, keys, 2, arrays.rows);
-  TransposeKeys(head, keys, arrays.rows, chunk.value_panels);
-  ZeroFill(chunk.key_gradients, arrays.chunk_floats);
-  ZeroFill(chunk.value_gradients, arrays.chunk_floats);
+  TransposeKeys(head, keys, arrays.rows, chunk.value_panels + offset * RowCells(head));
+  ZeroFill(chunk.key_gradients + offset * dim, size * dim);
+  ZeroFill(chunk.value_gradients + offset * dim, size * dim);
 }
 
 float Dot(const Number* a, const Number* b, int64_t size) {
@@ -77,18 +95,22 @@ float Dot(const Number* a, const Number* b, int64_t size) {
   return Sum(sum);
 }
 
-// Rows of a tile, zero beyond its size, as columns and paired; returns the rows, valid until
-// arrays.rows is used again.
+struct TileRows {
+  const float* rows;  // valid until arrays.rows is used again
+  bool are_finite;
+};
+
+// Rows of a tile, zero beyond its size, as columns and paired.
 template <typename RowOf>
-const float* LoadTileRows(const AttentionHead& head, const QueryTile& tile, const RowOf& row_of,
-                          const Arrays& arrays, float* columns, float* paired) {
+TileRows LoadTileRows(const AttentionHead& head, const QueryTile& tile, const RowOf& row_of,
+                      const Arrays& arrays, float* columns, float* paired) {
   const int64_t cells = RowCells(head);
   float* rows = RowsToPair(paired, arrays.rows);
-  LoadRows(head, tile.size, row_of, rows);
+  const bool finite = LoadRows(head, tile.size, row_of, rows);
   ZeroFill(rows + tile.size * cells, (kTileQueries - tile.size) * cells);
   Transpose(rows, kTileQueries, cells, columns, kTileQueries);
   PairRows(rows, kTileQueries, head.padded_dim, paired);
-  return rows;
+  return {rows, finite};
 }
 
 void LoadTile(const AttentionBackwardTask& task, const QueryTile& tile, Arrays& arrays) {
@@ -100,9 +122,11 @@ void LoadTile(const AttentionBackwardTask& task, const QueryTile& tile, Arrays& 
   const auto dout_row = [&](int64_t r) {
     return RowAt(task.dout, tile.begin + r, task.out_row_bytes);
   };
-  LoadTileRows(head, tile, query_row, arrays, arrays.query_columns, arrays.queries);
-  const float* douts =
+  arrays.queries_are_finite =
+      LoadTileRows(head, tile, query_row, arrays, arrays.query_columns, arrays.queries).are_finite;
+  const auto [douts, finite] =
       LoadTileRows(head, tile, dout_row, arrays, arrays.dout_columns, arrays.douts);
+  arrays.douts_are_finite = finite;
   float* outs = arrays.query_gradients;  // not in use yet
   LoadRows(head, tile.size, out_row, outs);
   for (int64_t r = 0; r < tile.size; ++r) {
@@ -165,12 +189,25 @@ void ComputeScoreGradients(const AttentionHead& head, const Chunk& chunk,
   ZeroBeside(visible, arrays.ds_pairs);
 }
 
+void PrefetchRows(const AttentionBackwardTask& task, Arrays& arrays) {
+  const int64_t bytes = task.head.head_dim * ElementBytes(task.head.dtype);
+  arrays.prefetch.Some(kPrefetchRows, {QkvRows(task.head),
+                                       {task.out, task.out_row_bytes, bytes},
+                                       {task.dout, task.out_row_bytes, bytes}});
+}
+
 // dQ += dS K.
-void AddQueryGradients(const AttentionHead& head, const Chunk& chunk, const VisibleKeys& visible,
-                       const Arrays& arrays) {
+void AddQueryGradients(const AttentionBackwardTask& task, const Chunk& chunk,
+                       const VisibleKeys& visible, Arrays& arrays) {
+  const AttentionHead& head = task.head;
+  if (*chunk.not_finite > 0.0f) {
+    return AddVisibleKeys(visible, Numbers(arrays.ds), chunk.keys, head.padded_dim,
+                          arrays.query_gradients);
+  }
   constexpr int kRowCells = kChunkKeys / kPair;
   ForEachBlock(visible, [&](int64_t first, const BlockSpan& span) {
     if (span.empty()) return;
+    PrefetchRows(task, arrays);
     const int64_t low = span.low / kPair;
     const int64_t high = (span.high + kPair - 1) / kPair;
     AddProduct<kRowCells, 1>(high - low, arrays.ds + first * kRowCells + low,
@@ -179,16 +216,39 @@ void AddQueryGradients(const AttentionHead& head, const Chunk& chunk, const Visi
   });
 }
 
+// gradients [kChunkKeys, dim] += columns^T rows for the queries that see each key: what
+// AddVisibleRows is for. `columns` [kTileQueries / kPair, kChunkKeys] pairs queries, as do the
+// rows.
+void AddVisibleQueries(const QueryTile& tile, const VisibleKeys& visible, const float* columns,
+                       const float* rows, int64_t dim, float* gradients) {
+  int64_t begin = 0;
+  int64_t end = 0;
+  for (int64_t key = 0; key < kChunkKeys; ++key) {
+    while (begin < tile.size && visible.high[begin] <= key) ++begin;
+    while (end < tile.size && visible.low[end] <= key) ++end;
+    AddVisibleRows(
+        begin, end,
+        [&](int64_t i) { return Numbers(columns + i / kPair * kChunkKeys + key)[i % kPair]; }, rows,
+        dim, gradients + key * dim);
+  }
+}
+
 // dV += P^T dO and dK += dS^T Q, for blocks of keys and the queries that see any of them.
-void AddKeyGradients(const AttentionHead& head, const QueryTile& tile, const Chunk& chunk,
-                     const VisibleKeys& visible, const Arrays& arrays) {
-  const int64_t dim = head.padded_dim;
+void AddKeyGradients(const AttentionBackwardTask& task, const QueryTile& tile, const Chunk& chunk,
+                     const VisibleKeys& visible, Arrays& arrays) {
+  const int64_t dim = task.head.padded_dim;
+  if (!arrays.queries_are_finite || !arrays.douts_are_finite) {
+    AddVisibleQueries(tile, visible, arrays.p_pairs, arrays.douts, dim, chunk.value_gradients);
+    AddVisibleQueries(tile, visible, arrays.ds_pairs, arrays.queries, dim, chunk.key_gradients);
+    return;
+  }
   int64_t begin = 0;
   int64_t end = 0;
   for (int64_t key = 0; key < kChunkKeys; key += kBlockRows) {
     while (begin < tile.size && visible.high[begin] <= key) ++begin;
     while (end < tile.size && visible.low[end] < key + kBlockRows) ++end;
     if (begin >= end) continue;
+    PrefetchRows(task, arrays);
     const int64_t first = begin / kPair;
     const int64_t steps = (end + kPair - 1) / kPair - first;
     const int64_t at = first * kChunkKeys + key;
@@ -278,27 +338,30 @@ void BackwardSegment(const AttentionBackwardTask& task) {
   const float scale = ScoreScale(head);
   const float log2_scale = kLog2E * scale;
   Arrays arrays(task);
-  for (int64_t c = 0; c < NumPackedChunks(segment); ++c) {
-    LoadChunk(head, PackedChunk(head, segment.num_packed, c), arrays,
-              arrays.chunk(segment.ring_chunks + c));
-  }
+  int64_t next_packed = 0;
   const int64_t first_chunk = FirstBandChunk(head, segment);
   int64_t next_chunk = first_chunk;
   for (int64_t begin = segment.begin; begin < segment.end; begin += kTileQueries) {
     const QueryTile tile = {begin, Smaller(kTileQueries, segment.end - begin)};
+    // Before band chunks leave, because these hand their gradients to packed keys.
+    LoadPackedKeys(head, segment, tile, next_packed,
+                   [&](const KeyRange& keys, int64_t slot, int64_t offset) {
+                     LoadKeys(head, keys, arrays, arrays.chunk(slot), offset, kPackedKeys);
+                   });
     for (; next_chunk * kChunkKeys < tile.begin + tile.size; ++next_chunk) {
       const int64_t leaving = next_chunk - segment.ring_chunks;
       if (leaving >= first_chunk) FlushBandChunk(task, leaving, scale, arrays);
-      LoadChunk(head, BandChunk(head, next_chunk), arrays,
-                arrays.chunk(next_chunk % segment.ring_chunks));
+      LoadKeys(head, BandChunk(head, next_chunk), arrays,
+               arrays.chunk(next_chunk % segment.ring_chunks), 0, kChunkKeys);
     }
     LoadTile(task, tile, arrays);
+    arrays.prefetch.Start(segment, tile);
     ForEachChunk(head, segment, tile, [&](int64_t slot, const VisibleKeys& visible) {
       const Chunk chunk = arrays.chunk(slot);
       ComputeProbabilities(head, chunk, visible, log2_scale, arrays);
       ComputeScoreGradients(head, chunk, visible, arrays);
-      AddQueryGradients(head, chunk, visible, arrays);
-      AddKeyGradients(head, tile, chunk, visible, arrays);
+      AddQueryGradients(task, chunk, visible, arrays);
+      AddKeyGradients(task, tile, chunk, visible, arrays);
     });
     StoreQueryGradients(task, tile, scale, arrays);
   }

@@ -12,6 +12,9 @@ namespace {
 constexpr float kSmallestTotal = 0x1p-60f;  // terms below 2^-125.5 vanish
 constexpr float kLargestTotal = 0x1p60f;    // values may be this large too
 
+// Rows of the next tile that are asked for beside one block of products.
+constexpr int64_t kPrefetchRows = 3;
+
 // Arrays of one task, in its workspace.
 struct Arrays {
   explicit Arrays(const AttentionForwardTask& task) {
@@ -21,31 +24,38 @@ struct Arrays {
     queries = workspace.Take(kTileQueries * dim);
     sums = workspace.Take(kTileQueries * dim);
     p = workspace.Take(kTileQueries * kChunkKeys);
-    chunks = workspace.Take(0);
     chunk_floats = 2 * kChunkKeys * dim;
+    chunks = workspace.Take(NumSlots(task.segment) * chunk_floats);
+    not_finite = workspace.Take(NumSlots(task.segment));
   }
   float* keys(int64_t slot) const { return chunks + slot * chunk_floats; }
   float* values(int64_t slot) const { return keys(slot) + chunk_floats / 2; }
 
-  float* rows;     // [kChunkKeys, RowCells]: rows on their way to another form
-  float* queries;  // [RowCells, kTileQueries]
-  float* sums;     // [kTileQueries, dim]: sum of p v
-  float* p;        // [kTileQueries, kChunkKeys / kPair]
-  float* chunks;   // per slot: K^T panels, then V [kChunkKeys / kPair, dim]
+  float* rows;        // [kChunkKeys, RowCells]: rows on their way to another form
+  float* queries;     // [RowCells, kTileQueries]
+  float* sums;        // [kTileQueries, dim]: sum of p v
+  float* p;           // [kTileQueries, kChunkKeys / kPair]
+  float* chunks;      // per slot: K^T panels, then V [kChunkKeys / kPair, dim]
+  float* not_finite;  // per slot: 1 where some number of V is not finite, else 0
   int64_t chunk_floats;
   // P = 2^(score * scale * log2(e) + shift)
   float shift[kTileQueries];
   float totals[kTileQueries][kLanes];  // sum of P by lane
   float maximum[kTileQueries];         // of the scores
+  RowPrefetch prefetch;
 };
 
-void LoadChunk(const AttentionHead& head, const KeyRange& keys, int64_t slot,
-               const Arrays& arrays) {
+// To places offset, offset + 1, ... of a chunk.
+void LoadKeys(const AttentionHead& head, const KeyRange& keys, int64_t slot, int64_t offset,
+              const Arrays& arrays) {
   LoadKeyRows(head, keys, 1, arrays.rows);
-  TransposeKeys(head, keys, arrays.rows, arrays.keys(slot));
-  float* values = RowsToPair(arrays.values(slot), arrays.rows);
-  LoadKeyRows(head, keys, 2, values);
-  PairRows(values, keys.padded_size(), head.padded_dim, arrays.values(slot));
+  TransposeKeys(head, keys, arrays.rows, arrays.keys(slot) + offset * RowCells(head));
+  float* paired = arrays.values(slot) + offset / kPair * head.padded_dim;
+  float* values = RowsToPair(paired, arrays.rows);
+  const bool finite = LoadKeyRows(head, keys, 2, values);
+  if (offset == 0) arrays.not_finite[slot] = 0.0f;
+  if (!finite) arrays.not_finite[slot] = 1.0f;
+  PairRows(values, keys.padded_size(), head.padded_dim, paired);
 }
 
 void LoadQueries(const AttentionHead& head, const QueryTile& tile, Arrays& arrays) {
@@ -78,9 +88,14 @@ void AddChunk(const AttentionHead& head, int64_t slot, const VisibleKeys& visibl
         }
         Store(arrays.totals[r], total);
       });
+  if (arrays.not_finite[slot] > 0.0f) {
+    return AddVisibleKeys(visible, Numbers(arrays.p), arrays.values(slot), head.padded_dim,
+                          arrays.sums);
+  }
   constexpr int kRowCells = kChunkKeys / kPair;
   ForEachBlock(visible, [&](int64_t first, const BlockSpan& span) {
     if (span.empty()) return;
+    arrays.prefetch.Some(kPrefetchRows, {QkvRows(head)});
     const int64_t low = span.low / kPair;
     const int64_t high = (span.high + kPair - 1) / kPair;
     AddProduct<kRowCells, 1>(high - low, arrays.p + first * kRowCells + low,
@@ -154,15 +169,18 @@ void ForwardSegment(const AttentionForwardTask& task) {
   const AttentionSegment& segment = task.segment;
   const float scale = kLog2E * ScoreScale(head);
   Arrays arrays(task);
-  for (int64_t c = 0; c < NumPackedChunks(segment); ++c) {
-    LoadChunk(head, PackedChunk(head, segment.num_packed, c), segment.ring_chunks + c, arrays);
-  }
+  int64_t next_packed = 0;
   int64_t next_chunk = FirstBandChunk(head, segment);
   for (int64_t begin = segment.begin; begin < segment.end; begin += kTileQueries) {
     const QueryTile tile = {begin, Smaller(kTileQueries, segment.end - begin)};
     for (; next_chunk * kChunkKeys < tile.begin + tile.size; ++next_chunk) {
-      LoadChunk(head, BandChunk(head, next_chunk), next_chunk % segment.ring_chunks, arrays);
+      LoadKeys(head, BandChunk(head, next_chunk), next_chunk % segment.ring_chunks, 0, arrays);
     }
+    LoadPackedKeys(head, segment, tile, next_packed,
+                   [&](const KeyRange& keys, int64_t slot, int64_t offset) {
+                     LoadKeys(head, keys, slot, offset, arrays);
+                   });
+    arrays.prefetch.Start(segment, tile);
     LoadQueries(head, tile, arrays);
     ComputeTile(head, segment, tile, scale, arrays);
     StoreTile(task, tile, arrays);
