@@ -10,7 +10,7 @@ namespace sepia::kernels::cpu {
 namespace {
 
 // A segment begins at a chunk and at a tile.
-constexpr int64_t kSegmentGranularity = 2 * kChunkKeys;
+constexpr AttentionCut kCut = {.granularity = kChunkKeys, .shortest = 2 * kChunkKeys};
 
 int64_t PaddedDim(int64_t head_dim) { return RoundUp(head_dim, 16); }
 
@@ -62,8 +62,9 @@ Kernels KernelsFor(DType dtype) {
 // The work of one call.
 class Plan : public AttentionSegments {
  public:
-  Plan(ConstTensorView qkv, const AttentionIndex* index, int64_t window, ConstTensorView output)
-      : AttentionSegments(qkv, index, window, kSegmentGranularity),
+  Plan(const Context& ctx, Pass pass, ConstTensorView qkv, const AttentionIndex* index,
+       int64_t window, ConstTensorView output)
+      : AttentionSegments(ctx, pass, qkv, index, window, kCut),
         qkv_(qkv),
         stream_(WritesPastCaches(qkv, output)) {}
 
@@ -87,8 +88,8 @@ class Plan : public AttentionSegments {
   }
 
   AttentionSegment Segment(int64_t head, int64_t segment, std::byte* workspace) const {
-    const int64_t begin = Begin(segment);
-    const int64_t end = End(segment);
+    const int64_t begin = Begin(head, segment);
+    const int64_t end = End(head, segment);
     const int64_t first_chunk = std::max<int64_t>(0, begin - window() + 1) / kChunkKeys;
     const int64_t all_chunks = CeilDiv(end, kChunkKeys) - first_chunk;
     return {.begin = begin,
@@ -120,14 +121,15 @@ void ReducePartials(const Context& ctx, const Plan& plan, const PartialGradients
   plan.ForEachKeyBlock(ctx, [&](int64_t head, int64_t begin, int64_t end) {
     AttentionSegment segments[kWantedAttentionTasks];
     AttentionPartials sums[kWantedAttentionTasks];
-    for (int64_t s = 0; s < plan.num_segments(); ++s) {
-      segments[s] = plan.Segment(head, s, nullptr);
-      sums[s] = partials.Of(head, s);
-    }
+    int num_segments = 0;
+    plan.ForEachSegment(head, [&](int64_t s) {
+      segments[num_segments] = plan.Segment(head, s, nullptr);
+      sums[num_segments++] = partials.Of(head, s);
+    });
     kernels.reduce({.head = plan.Head(head),
                     .segments = segments,
                     .partials = sums,
-                    .num_segments = static_cast<int>(plan.num_segments()),
+                    .num_segments = num_segments,
                     .key_begin = begin,
                     .key_end = end,
                     .dqkv = Offset(dqkv, plan.HeadBytes(head, 3)),
@@ -145,7 +147,7 @@ void SepAttentionForward(Context& ctx, const SepAttentionForwardArgs& args) {
   if (amx::Serves(args.qkv.dtype())) {
     return amx::SepAttentionForward(ctx, args, amx::ActiveTileCode());
   }
-  const Plan plan(args.qkv, args.index, args.window, args.out);
+  const Plan plan(ctx, Plan::Pass::kForward, args.qkv, args.index, args.window, args.out);
   ScratchScope scratch(*ctx.scratch);
   const AttentionWorkspaces workspaces(ctx, scratch,
                                        ForwardBytes(plan.seq_length(), plan.padded_dim()));
@@ -164,7 +166,7 @@ void SepAttentionBackward(Context& ctx, const SepAttentionBackwardArgs& args) {
   if (amx::Serves(args.qkv.dtype())) {
     return amx::SepAttentionBackward(ctx, args, amx::ActiveTileCode());
   }
-  const Plan plan(args.qkv, args.index, args.window, args.dqkv);
+  const Plan plan(ctx, Plan::Pass::kBackward, args.qkv, args.index, args.window, args.dqkv);
   ScratchScope scratch(*ctx.scratch);
   const AttentionWorkspaces workspaces(ctx, scratch,
                                        BackwardBytes(plan.seq_length(), plan.padded_dim()));
@@ -189,8 +191,7 @@ int64_t SepAttentionScratchBytes(const SepAttentionShape& shape) {
     return amx::SepAttentionScratchBytes(shape, amx::ActiveTileCode());
   }
   const int64_t dim = PaddedDim(shape.head_dim);
-  return AttentionScratchBytes(shape, kSegmentGranularity, BackwardBytes(shape.seq_length, dim),
-                               dim);
+  return AttentionScratchBytes(shape, kCut.shortest, BackwardBytes(shape.seq_length, dim), dim);
 }
 
 }  // namespace sepia::kernels::cpu

@@ -8,8 +8,9 @@
 namespace sepia::kernels::cpu::amx {
 namespace {
 
-// Every segment packs its far keys again, so that it should not be short.
-constexpr int64_t kShortestSegment = 256;
+// Every segment packs its far keys again, so that it should not be short. 128 queries are swept
+// together.
+constexpr AttentionCut kCut = {.granularity = 128, .shortest = 256};
 
 // Floats of a row of partial dK or dV.
 int64_t PaddedDim(int64_t head_dim) { return RoundUp(head_dim, 32); }
@@ -17,8 +18,9 @@ int64_t PaddedDim(int64_t head_dim) { return RoundUp(head_dim, 32); }
 // The work of one call.
 class Plan : public AttentionSegments {
  public:
-  Plan(ConstTensorView qkv, const AttentionIndex* index, int64_t window)
-      : AttentionSegments(qkv, index, window, kShortestSegment), qkv_(qkv.data<BFloat16>()) {}
+  Plan(const Context& ctx, Pass pass, ConstTensorView qkv, const AttentionIndex* index,
+       int64_t window)
+      : AttentionSegments(ctx, pass, qkv, index, window, kCut), qkv_(qkv.data<BFloat16>()) {}
 
   Head HeadAt(int64_t head) const {
     const PackedKeys packed = PackedKeysOf(head);
@@ -33,8 +35,8 @@ class Plan : public AttentionSegments {
   }
 
   Segment SegmentAt(int64_t head, int64_t segment, std::byte* workspace) const {
-    return {.begin = Begin(segment),
-            .end = End(segment),
+    return {.begin = Begin(head, segment),
+            .end = End(head, segment),
             .num_packed = NumPacked(head, segment),
             .workspace = workspace};
   }
@@ -50,14 +52,15 @@ void ReducePartials(const Context& ctx, const Plan& plan, const PartialGradients
   plan.ForEachKeyBlock(ctx, [&](int64_t head, int64_t begin, int64_t end) {
     Segment segments[kWantedAttentionTasks];
     Partials sums[kWantedAttentionTasks];
-    for (int64_t s = 0; s < plan.num_segments(); ++s) {
-      segments[s] = plan.SegmentAt(head, s, nullptr);
-      sums[s] = partials.Of(head, s);
-    }
+    int64_t num_segments = 0;
+    plan.ForEachSegment(head, [&](int64_t s) {
+      segments[num_segments] = plan.SegmentAt(head, s, nullptr);
+      sums[num_segments++] = partials.Of(head, s);
+    });
     code.reduce({.head = plan.HeadAt(head),
                  .segments = segments,
                  .partials = sums,
-                 .num_segments = plan.num_segments(),
+                 .num_segments = num_segments,
                  .key_begin = begin,
                  .key_end = end,
                  .dqkv = dqkv + plan.HeadOffset(head, 3)});
@@ -71,7 +74,7 @@ bool Serves(DType dtype) { return dtype == DType::kBFloat16 && ActiveIsa() == Is
 const TileCode& ActiveTileCode() { return hardware::kTileCode; }
 
 void SepAttentionForward(Context& ctx, const SepAttentionForwardArgs& args, const TileCode& code) {
-  const Plan plan(args.qkv, args.index, args.window);
+  const Plan plan(ctx, Plan::Pass::kForward, args.qkv, args.index, args.window);
   ScratchScope scratch(*ctx.scratch);
   const AttentionWorkspaces workspaces(ctx, scratch,
                                        code.forward_bytes(plan.seq_length(), plan.head_dim()));
@@ -87,7 +90,7 @@ void SepAttentionForward(Context& ctx, const SepAttentionForwardArgs& args, cons
 
 void SepAttentionBackward(Context& ctx, const SepAttentionBackwardArgs& args,
                           const TileCode& code) {
-  const Plan plan(args.qkv, args.index, args.window);
+  const Plan plan(ctx, Plan::Pass::kBackward, args.qkv, args.index, args.window);
   ScratchScope scratch(*ctx.scratch);
   const AttentionWorkspaces workspaces(ctx, scratch,
                                        code.backward_bytes(plan.seq_length(), plan.head_dim()));
@@ -110,7 +113,7 @@ void SepAttentionBackward(Context& ctx, const SepAttentionBackwardArgs& args,
 int64_t SepAttentionScratchBytes(const SepAttentionShape& shape, const TileCode& code) {
   const int64_t workspace = std::max(code.forward_bytes(shape.seq_length, shape.head_dim),
                                      code.backward_bytes(shape.seq_length, shape.head_dim));
-  return AttentionScratchBytes(shape, kShortestSegment, workspace, PaddedDim(shape.head_dim));
+  return AttentionScratchBytes(shape, kCut.shortest, workspace, PaddedDim(shape.head_dim));
 }
 
 }  // namespace sepia::kernels::cpu::amx
