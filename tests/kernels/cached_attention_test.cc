@@ -1,7 +1,11 @@
 // A sequence fed to the cache in pieces gives the attention of the whole, by the double oracle.
 #include "kernels/cached_attention.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <numeric>
@@ -155,6 +159,77 @@ TEST(CachedAttentionTest, HeadSizes) {
 // Scores of several hundred: the softmax must not overflow.
 TEST(CachedAttentionTest, LargeScores) {
   ExpectMatchesOracle({.pieces = OneByOne(10, 30), .head_dim = 16, .query_scale = 15});
+}
+
+// Memory a page a position, of which those in `open` can be read and written and no others.
+class PagePerPosition {
+ public:
+  static int64_t PageBytes() { return sysconf(_SC_PAGESIZE); }
+  PagePerPosition(int64_t length, const std::vector<int64_t>& open)
+      : num_bytes_(static_cast<size_t>(length * PageBytes())),
+        memory_(static_cast<std::byte*>(
+            mmap(nullptr, num_bytes_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0))) {
+    CHECK(memory_ != MAP_FAILED, "no memory of {} bytes", num_bytes_);
+    for (const int64_t position : open) {
+      CHECK_EQ(mprotect(memory_ + position * PageBytes(), static_cast<size_t>(PageBytes()),
+                        PROT_READ | PROT_WRITE),
+               0);
+    }
+  }
+  ~PagePerPosition() { munmap(memory_, num_bytes_); }
+  PagePerPosition(const PagePerPosition&) = delete;
+  PagePerPosition& operator=(const PagePerPosition&) = delete;
+  std::byte* data() const { return memory_; }
+
+ private:
+  size_t num_bytes_;
+  std::byte* memory_;
+};
+
+// One token after `length` - 1 others of which only `visible` can be read.
+void AttendAmongPages(int64_t length, const AttentionIndex& index, int64_t window,
+                      const std::vector<int64_t>& visible) {
+  constexpr int64_t kHeadDim = 64;
+  const auto num_heads =
+      PagePerPosition::PageBytes() / (kHeadDim * static_cast<int64_t>(sizeof(float)));
+  const PagePerPosition keys(length, visible);
+  const PagePerPosition values(length, visible);
+  const Shape cache = {length, num_heads, kHeadDim};
+  const OwnedTensor qkv = RandomTensor(DType::kFloat32, {1, num_heads, 3, kHeadDim}, 2);
+  const OwnedTensor out(DType::kFloat32, {1, num_heads, kHeadDim});
+  TestContext ctx(1, CachedAttentionScratchBytes(length, 1));
+  CachedAttention(ctx, {.qkv = qkv,
+                        .begin = length - 1,
+                        .index = &index,
+                        .window = window,
+                        .keys = TensorView(keys.data(), DType::kFloat32, cache),
+                        .values = TensorView(values.data(), DType::kFloat32, cache),
+                        .out = out});
+}
+
+// A step touches the keys that it sees, here always 12, and none of the others, so that it costs
+// the same however many lie behind it: each position is a page, and hidden pages must not be
+// touched.
+TEST(CachedAttentionTest, ReadsNoKeyThatIsHidden) {
+  constexpr int64_t kWindow = 8;
+  for (const int64_t length : {100, 1000, 5000}) {
+    std::vector<int32_t> tokens(static_cast<size_t>(length), 1000);
+    tokens[5] = kernels::testing::kSeparator;
+    const AttentionIndex index(tokens, 1, length,
+                               {AttentionKind::kSep, 3, 0, {kernels::testing::kSeparator}});
+    std::vector<int64_t> visible = {0, 1, 2, 5};
+    for (int64_t j = length - kWindow; j < length; ++j) visible.push_back(j);
+    EXPECT_EXIT(
+        {
+          AttendAmongPages(length, index, kWindow, visible);
+          std::exit(0);
+        },
+        ::testing::ExitedWithCode(0), "")
+        << length;
+    // The trap works: without its first separator the same step ends in a signal.
+    visible.erase(visible.begin() + 3);
+    EXPECT_DEATH(AttendAmongPages(length, index, kWindow, visible), "") << length;
+  }
 }
 
 TEST(CachedAttentionTest, SameBitsForAnyNumberOfThreadsAndAnyPieces) {
