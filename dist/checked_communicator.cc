@@ -52,6 +52,7 @@ class CheckedCommunicator final : public Communicator {
   }
   void Abort(int exit_code) override { inner_->Abort(exit_code); }
   Traffic traffic() const override { return inner_->traffic(); }
+  std::shared_ptr<FlightRecorder> recorder() override { return inner_->recorder(); }
 
  private:
   static const char* OpName(ReduceOp op) { return kOpNames[static_cast<size_t>(op)]; }

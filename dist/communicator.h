@@ -20,6 +20,8 @@
 
 namespace sepia::dist {
 
+class FlightRecorder;
+
 enum class ReduceOp : uint8_t { kSum, kMin, kMax };
 
 // Handle of a collective under way. Wait() throws what the collective threw; destroying the handle
@@ -88,6 +90,9 @@ class Communicator {
 
   // Of this rank so far; groups made by Split count their own.
   virtual Traffic traffic() const = 0;
+
+  // Of this rank, shared by its groups; null where there is nobody to wait for.
+  virtual std::shared_ptr<FlightRecorder> recorder() { return nullptr; }
 };
 
 // The world of one process.

@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include <fmt/format.h>
+
 #include "base/check.h"
 #include "dist/reduce.h"
 
@@ -31,10 +33,11 @@ std::span<T> Part(T* base, int64_t begin, int64_t size) {
 class GroupCommunicator final : public Communicator {
  public:
   GroupCommunicator(std::shared_ptr<Transport> transport, std::shared_ptr<WorkQueue> queue,
-                    std::string name)
+                    std::string name, const std::optional<int>& color)
       : transport_(std::move(transport)),
         queue_(std::move(queue)),
         name_(std::move(name)),
+        title_(color ? fmt::format("{}[{}]", name_, *color) : name_),
         rank_(transport_->rank()),
         size_(transport_->size()) {}
 
@@ -42,10 +45,12 @@ class GroupCommunicator final : public Communicator {
   int size() const override { return size_; }
   const std::string& name() const override { return name_; }
 
-  Pending AllReduce(kernels::Context&, TensorView data, ReduceOp op, std::string_view) override {
+  Pending AllReduce(kernels::Context&, TensorView data, ReduceOp op,
+                    std::string_view label) override {
     CheckOnHost(data);
-    if (data.num_bytes() <= kSmallBytes) return Start([=, this] { ReduceSmall(data, op); });
-    return Start([=, this] { ReduceLarge(data, op); });
+    return Start("AllReduce", label, data.num_bytes(), [=, this] {
+      data.num_bytes() <= kSmallBytes ? ReduceSmall(data, op) : ReduceLarge(data, op);
+    });
   }
 
   Pending ReduceScatter(kernels::Context&, ConstTensorView input, TensorView output, ReduceOp op,
@@ -55,7 +60,8 @@ class GroupCommunicator final : public Communicator {
     CHECK(input.dtype() == output.dtype() && input.num_elements() == size_ * output.num_elements(),
           "{}: reduce-scatter of {} into {} on {} ranks", label, input.shape(), output.shape(),
           size_);
-    return Start([=, this] { Scatter(input, output, op); });
+    return Start("ReduceScatter", label, input.num_bytes(),
+                 [=, this] { Scatter(input, output, op); });
   }
 
   Pending AllGather(kernels::Context&, ConstTensorView input, TensorView output,
@@ -64,17 +70,17 @@ class GroupCommunicator final : public Communicator {
     CheckOnHost(output);
     CHECK(input.dtype() == output.dtype() && output.num_elements() == size_ * input.num_elements(),
           "{}: all-gather of {} into {} on {} ranks", label, input.shape(), output.shape(), size_);
-    return Start([=, this] { Gather(input, output); });
+    return Start("AllGather", label, output.num_bytes(), [=, this] { Gather(input, output); });
   }
 
-  Pending Broadcast(kernels::Context&, TensorView data, int root, std::string_view) override {
+  Pending Broadcast(kernels::Context&, TensorView data, int root, std::string_view label) override {
     CheckOnHost(data);
     CHECK(root >= 0 && root < size_, "root {} of {}", root, size_);
-    return Start([=, this] { SendFrom(root, data); });
+    return Start("Broadcast", label, data.num_bytes(), [=, this] { SendFrom(root, data); });
   }
 
-  void Barrier(std::string_view) override {
-    Start([this] {
+  void Barrier(std::string_view label) override {
+    Start("Barrier", label, 0, [this] {
       std::vector<std::byte> received(static_cast<size_t>(size_));
       const std::byte token{};
       Exchange([&](int) { return ConstBytes(&token, 1); },
@@ -84,22 +90,30 @@ class GroupCommunicator final : public Communicator {
 
   std::unique_ptr<Communicator> Split(int color, int key, const std::string& name) override {
     std::shared_ptr<Transport> part;
-    Start([&] { part = transport_->Split(color, key); }).Wait();
-    return MakeGroupCommunicator(std::move(part), queue_, name);
+    Start("Split", name, 0, [&] { part = transport_->Split(color, key); }).Wait();
+    return MakeGroupCommunicator(std::move(part), queue_, name, color);
   }
 
   void Abort(int exit_code) override { transport_->Abort(exit_code); }
 
   Traffic traffic() const override { return {operations_.load(), bytes_sent_.load()}; }
+  std::shared_ptr<FlightRecorder> recorder() override { return queue_->recorder(); }
 
  private:
   static void CheckOnHost(const ConstTensorView& tensor) {
     CHECK(tensor.device() == Device::kCpu, "this communicator moves host memory only");
   }
 
-  Pending Start(std::function<void()> work) {
-    ++operations_;
-    return Pending([done = queue_->Push(std::move(work))] { done.get(); });
+  template <typename Work>
+  Pending Start(const char* operation, std::string_view label, int64_t bytes, Work work) {
+    FlightRecorder& recorder = *queue_->recorder();
+    const int64_t call = recorder.Asked(title_, ++operations_, operation, label, bytes);
+    auto done = queue_->Push([&recorder, call, work = std::move(work)] {
+      recorder.Started(call);
+      work();
+      recorder.Done(call);
+    });
+    return Pending([done = std::move(done)] { done.get(); });
   }
 
   // outgoing(r) and incoming(r): the bytes for and from rank r.
@@ -190,6 +204,7 @@ class GroupCommunicator final : public Communicator {
   std::shared_ptr<Transport> transport_;
   std::shared_ptr<WorkQueue> queue_;
   std::string name_;
+  std::string title_;  // tells groups of one name apart
   int rank_, size_;
   std::vector<std::byte> staging_;
   std::atomic<int64_t> operations_ = 0;
@@ -200,9 +215,10 @@ class GroupCommunicator final : public Communicator {
 
 std::unique_ptr<Communicator> MakeGroupCommunicator(std::shared_ptr<Transport> transport,
                                                     std::shared_ptr<WorkQueue> queue,
-                                                    const std::string& name) {
+                                                    const std::string& name,
+                                                    std::optional<int> color) {
   if (transport->size() == 1) return MakeSelfCommunicator(name);
-  return std::make_unique<GroupCommunicator>(std::move(transport), std::move(queue), name);
+  return std::make_unique<GroupCommunicator>(std::move(transport), std::move(queue), name, color);
 }
 
 }  // namespace sepia::dist

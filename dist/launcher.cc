@@ -4,6 +4,10 @@
 
 #include <cstdlib>
 
+#include <fmt/core.h>
+
+#include "base/error.h"
+
 namespace sepia::dist {
 
 bool StartedByLauncher() {
@@ -11,6 +15,15 @@ bool StartedByLauncher() {
     if (std::getenv(variable) != nullptr) return true;
   }
   return false;
+}
+
+void RefuseUnconnectedTasks() {
+  const char* tasks = std::getenv("SLURM_STEP_NUM_TASKS");
+  if (StartedByLauncher() || tasks == nullptr || std::atoi(tasks) < 2) return;
+  throw UserError(ExitCode::kEnvironment,
+                  fmt::format("srun started {} processes that cannot find each other; use srun "
+                              "--mpi=pmix, or mpirun inside the job",
+                              tasks));
 }
 
 std::string NodeName() {

@@ -103,6 +103,7 @@ class MpiTransport final : public Transport {
 }  // namespace
 
 std::unique_ptr<Communicator> MakeWorldCommunicator() {
+  RefuseUnconnectedTasks();
   if (!StartedByLauncher()) return MakeSelfCommunicator();
   const auto runtime = std::make_shared<MpiRuntime>();
   return MakeGroupCommunicator(std::make_shared<MpiTransport>(runtime, MPI_COMM_WORLD),

@@ -1,5 +1,7 @@
 #include "dist/work_queue.h"
 
+#include <pthread.h>
+
 #include <utility>
 
 namespace sepia::dist {
@@ -25,6 +27,7 @@ std::shared_future<void> WorkQueue::Push(std::function<void()> work) {
 }
 
 void WorkQueue::Run() {
+  pthread_setname_np(pthread_self(), "communication");
   while (true) {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return closed_ || !tasks_.empty(); });

@@ -9,8 +9,11 @@
 #include <deque>
 #include <functional>
 #include <future>
+#include <memory>
 #include <mutex>
 #include <thread>
+
+#include "dist/flight_recorder.h"
 
 namespace sepia::dist {
 
@@ -23,9 +26,13 @@ class WorkQueue {
   // Thread-safe. The future carries what `work` throws.
   std::shared_future<void> Push(std::function<void()> work);
 
+  // What the rank has been doing: told by those who push.
+  const std::shared_ptr<FlightRecorder>& recorder() const { return recorder_; }
+
  private:
   void Run();
 
+  const std::shared_ptr<FlightRecorder> recorder_ = std::make_shared<FlightRecorder>();
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<std::packaged_task<void()>> tasks_;
