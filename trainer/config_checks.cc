@@ -75,6 +75,8 @@ constexpr Range kRanges[] = {
     {"safety.zscore_window", 2, 1 << 20},
     {"safety.skip_loss_zscore", 0, kInfinity},
     {"safety.skip_grad_norm_zscore", 0, kInfinity},
+    {"safety.hang_seconds", 0, kInfinity},
+    {"safety.replica_check_steps", 0, kMostSteps},
     {"loss_scale.initial_scale_power", 0, 31},
     {"loss_scale.window", 1, kInfinity},
     {"loss_scale.hysteresis", 1, kInfinity},

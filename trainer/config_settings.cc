@@ -94,7 +94,9 @@ void ReadMessages(const config::TrainConfig& proto, TrainSettings* s) {
   s->safety = {.max_skipped_in_a_row = safety.max_skipped_in_a_row(),
                .zscore_window = safety.zscore_window(),
                .skip_loss_zscore = safety.skip_loss_zscore(),
-               .skip_grad_norm_zscore = safety.skip_grad_norm_zscore()};
+               .skip_grad_norm_zscore = safety.skip_grad_norm_zscore(),
+               .hang_seconds = safety.hang_seconds(),
+               .replica_check_steps = safety.replica_check_steps()};
   const auto& loss_scale = proto.loss_scale();
   s->loss_scale = {.initial_scale_power = loss_scale.initial_scale_power(),
                    .window = loss_scale.window(),

@@ -6,6 +6,7 @@
 #include "base/batch.h"
 #include "base/buffer.h"
 #include "data/batch_loader.h"
+#include "dist/flight_recorder.h"
 #include "kernels/elementwise.h"
 #include "trainer/training_data.h"
 
@@ -20,9 +21,11 @@ EvaluationResult Evaluate(kernels::Context& ctx, model::GptNeox& model, dist::Me
   // Loss sum and number of targets, so that one collective carries both.
   OwnedTensor sums(DType::kFloat64, {2});
   kernels::Zero(ctx, sums);
+  const auto recorder = mesh.world().recorder();
   const TensorView loss_sum = sums.view().Rows(0, 1);
   for (int64_t i = 0; i < num_batches * loader.micro_batches_per_step(); ++i) {
     const Batch batch = loader.Next();
+    if (recorder != nullptr) recorder->Tick();
     model.Forward(ctx, batch);
     model.Loss(ctx, batch, loss_sum, GradMode::kAccumulate);
     sums.data<double>()[1] += static_cast<double>(batch.num_targets());

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
+#include <vector>
 
 #include "model/gpt_neox.h"
 #include "trainer/settings.h"
@@ -11,6 +13,16 @@ namespace sepia::trainer {
 struct RunMemory {
   model::MemoryPlan model;
   int64_t optimizer = 0;  // master weights and moments
+
+  // Name and bytes of each arena, for tables.
+  std::vector<std::pair<const char*, int64_t>> rows() const {
+    return {{"parameters", model.params},
+            {"gradients", model.grads},
+            {"optimizer", optimizer},
+            {"activations", model.activations},
+            {"scratch", model.scratch},
+            {"total", total()}};
+  }
 
   int64_t total() const {
     return model.params + model.grads + model.activations + model.scratch + optimizer;

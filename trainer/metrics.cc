@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 namespace sepia::trainer {
@@ -36,6 +36,9 @@ std::string ToJson(const StepMetrics& m) {
   json +=
       fmt::format(R"(,"attn_kept":{},"flops":{},"rss_bytes":{},"skipped":{},"skip":{})",
                   Number(m.attn_kept), Number(m.flops), m.rss_bytes, m.skipped, m.update_skipped);
+  if (!m.rank_step_ms.empty()) {
+    json += fmt::format(R"(,"rank_step_ms":[{:.3f}])", fmt::join(m.rank_step_ms, ","));
+  }
   json += fmt::format(R"(,"loss_z":{},"grad_norm_z":{})", Number(m.loss_z), Number(m.grad_norm_z));
   if (!std::isnan(m.valid_loss)) json += fmt::format(R"(,"valid_loss":{})", Number(m.valid_loss));
   json += fmt::format(R"(,"nan":{}}})", !m.finite());
@@ -55,6 +58,9 @@ bool ParseMetrics(std::string_view line, StepMetrics* metrics) {
   metrics->step_ms = ReadNumber(object, "step_ms");
   metrics->data_ms = ReadNumber(object, "data_ms");
   metrics->comm_ms = ReadNumber(object, "comm_ms");
+  if (const auto times = object.find("rank_step_ms"); times != object.end()) {
+    metrics->rank_step_ms = times->get<std::vector<double>>();
+  }
   metrics->mfu = ReadNumber(object, "mfu");
   metrics->attn_kept = ReadNumber(object, "attn_kept");
   metrics->flops = ReadNumber(object, "flops");

@@ -28,6 +28,8 @@ struct StepMetrics {
   double step_ms = 0;
   double data_ms = 0;         // waiting for the loader
   double comm_ms = 0;         // waiting for other ranks
+  // Every rank's step without waiting for others; empty with one rank.
+  std::vector<double> rank_step_ms;
   double mfu = kNotMeasured;  // share of the machine's peak, 0 ... 1
   double attn_kept = 0;       // visited pairs over the causal triangle, 0 ... 1
   double flops = 0;           // of this step (trainer/flops.h)

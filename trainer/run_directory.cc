@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 
 #include <fmt/core.h>
 
@@ -29,6 +30,14 @@ void Lock(sepia::File& file) {
       DirectoryOf(file.path()), holder.empty() ? "unknown process" : holder));
 }
 
+void SetAside(const std::string& path) {
+  if (!FileExists(path)) return;
+  int number = 1;
+  while (FileExists(fmt::format("{}-{}", path, number))) ++number;
+  const std::string aside = fmt::format("{}-{}", path, number);
+  if (rename(path.c_str(), aside.c_str()) != 0) throw CannotWrite(aside, errno);
+}
+
 }  // namespace
 
 RunDirectory::RunDirectory(const std::string& path, bool owner) : path_(path) {
@@ -40,6 +49,7 @@ RunDirectory::RunDirectory(const std::string& path, bool owner) : path_(path) {
   lock_.Truncate(0);
   lock_.Write(
       fmt::format("host {} process {} since {}\n", HostName(), getpid(), FormatUtc(WallSeconds())));
+  SetAside(hang());
   CreateDirectories(samples());
   CreateDirectories(File("logs"));
 }

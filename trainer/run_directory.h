@@ -1,6 +1,6 @@
 // The directory of one run:
 //   config.resolved.textproto  manifest.json  metrics.jsonl  events.out.tfevents.*  checkpoints/
-//   samples/  report.html  logs/rank_N.log  lock
+//   samples/  report.html  logs/rank_N.log  hang/  lock
 // One process group at a time: an flock on `lock`, which the kernel gives back however the process
 // ends.
 #pragma once
@@ -24,6 +24,9 @@ class RunDirectory {
   std::string manifest() const { return File("manifest.json"); }
   std::string metrics() const { return File("metrics.jsonl"); }
   std::string samples() const { return File("samples"); }
+  // Reports of a hang (dist/watchdog.h). Those of an earlier start are set aside by its owner, as
+  // hang-1, hang-2, ...
+  std::string hang() const { return File("hang"); }
 
  private:
   std::string path_;

@@ -123,6 +123,8 @@ struct SafetySettings {
   int32_t zscore_window = 0;  // steps
   double skip_loss_zscore = 0;
   double skip_grad_norm_zscore = 0;
+  double hang_seconds = 0;          // 0: never
+  int64_t replica_check_steps = 0;  // 0: never
 };
 
 struct TrainSettings {

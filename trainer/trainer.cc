@@ -7,20 +7,26 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "dist/agreement.h"
+#include "dist/flight_recorder.h"
 #include "trainer/evaluation.h"
 #include "trainer/flops.h"
+#include "trainer/non_finite.h"
 #include "trainer/process.h"
+#include "trainer/replicas.h"
 
 namespace sepia::trainer {
 
 ExitCode Trainer::Run() {
   Start();
+  watchdog_.Protect(
+      {.limit_seconds = settings_.safety.hang_seconds, .directory = directory_.hang()});
   if (state_.step == 0 && checkpoints_.Due(0)) Save();
   while (state_.step < last_step_ && !StopRequested()) {
     StepMetrics metrics = Step();
     if (ValidationDue()) metrics.valid_loss = Validate();
     recorder_->Record(metrics);
     JudgeStep(metrics);
+    ReportSlowRank();
     if (samples_ != nullptr && samples_->Due(state_.step)) WriteSamples();
     checkpoints_.Poll();
     if (checkpoints_.Due(state_.step)) Save();
@@ -28,8 +34,18 @@ ExitCode Trainer::Run() {
   return Finish();
 }
 
+void Trainer::Phase(int64_t step, const char* phase) {
+  if (const auto recorder = mesh_.world().recorder()) recorder->SetPhase(step, phase);
+  faults_.Strike(step, phase);
+}
+
+bool Trainer::FaultIs(const char* kind, const char* phase) const {
+  return faults_.Has(kind, state_.step + 1, phase);
+}
+
 StepMetrics Trainer::Step() {
   const Timer timer;
+  Phase(state_.step + 1, "data");
   const std::vector<Batch> micro_batches = NextMicroBatches();
   const double targets = CountTargets(micro_batches);
   const double loss_scale = scaler_.scale();
@@ -37,12 +53,19 @@ StepMetrics Trainer::Step() {
 
   GradMode mode = GradMode::kOverwrite;
   for (const Batch& batch : micro_batches) {
+    Phase(state_.step + 1, "forward");
     model_.Forward(ctx_, batch);
+    Phase(state_.step + 1, "backward");
     model_.Backward(
         ctx_, batch,
         {.grad_scale = grad_scale_, .loss_sum = loss_sum_, .loss_mode = mode, .grad_mode = mode});
     mode = GradMode::kAccumulate;
   }
+  Phase(state_.step + 1, "gradients");
+  if (FaultIs("nan", "gradients")) *model_.grads().data<float>() = NAN;
+  if (FaultIs("inf", "gradients")) *model_.grads().data<float>() = INFINITY;
+  // After the sum over ranks nothing tells whose gradient was bad: looked for after a bad step.
+  if (state_.skipped_in_a_row > 0) non_finite_ = FirstNonFiniteGradient(model_);
   optimizer_.MeasureGradients(ctx_, loss_scale);
 
   StepMetrics metrics;
@@ -53,8 +76,12 @@ StepMetrics Trainer::Step() {
   metrics.loss_scale = loss_scale;
   metrics.lr = NextLearningRate();
   metrics.update_skipped = !metrics.finite() || IsSpike(metrics);
+  Phase(state_.step + 1, "update");
   if (!metrics.update_skipped) optimizer_.Update(ctx_, metrics.lr);
+  if (FaultIs("flip", "update")) *static_cast<uint8_t*>(model_.weights().raw()) ^= 0x10;
   Advance(&metrics);
+  const int64_t every = settings_.safety.replica_check_steps;
+  if (every > 0 && state_.step % every == 0) RequireEqualReplicas();
   MeasureSpeed(micro_batches, timer.Seconds(), &metrics);
   return metrics;
 }
@@ -71,6 +98,7 @@ std::vector<Batch> Trainer::NextMicroBatches() {
 double Trainer::CountTargets(const std::vector<Batch>& micro_batches) {
   int64_t count = 0;
   for (const Batch& batch : micro_batches) count += batch.num_targets();
+  if (FaultIs("skip", "data")) return static_cast<double>(std::max<int64_t>(1, count));
   // At least one, so that a step whose targets are all masked has loss and gradient zero.
   return std::max(1.0, SumOverDataRanks(static_cast<double>(count), "targets"));
 }
@@ -129,6 +157,8 @@ void Trainer::MeasureSpeed(const std::vector<Batch>& micro_batches, double secon
   metrics->step_ms = 1000 * seconds;
   metrics->data_ms = 1000 * loader_->TakeSecondsWaited();
   metrics->comm_ms = 1000 * (std::exchange(comm_seconds_, 0) + optimizer_.TakeCommSeconds());
+  metrics->rank_step_ms =
+      rank_times_.Share(ctx_, metrics->step_ms, metrics->data_ms, metrics->comm_ms);
   metrics->tokens_per_s = static_cast<double>(settings_.tokens_per_step()) / seconds;
   if (peak_flops_ > 0) {
     metrics->mfu = metrics->flops / (peak_flops_ * mesh_.world().size() * seconds);
@@ -142,13 +172,15 @@ void Trainer::JudgeStep(const StepMetrics& metrics) {
   state_.loss_scaler = scaler_.state();
   const int64_t limit = settings_.safety.max_skipped_in_a_row;
   if (limit > 0 && state_.skipped_in_a_row >= limit) {
+    std::string origin = NonFiniteOrigin(mesh_.world(), non_finite_);
+    if (!origin.empty()) origin = ", first the gradient of " + origin;
     dist::Agree(mesh_.world(), [&] {
       throw Error(
           ExitCode::kNumerical,
-          fmt::format("step {}: loss or gradients were not finite in {} steps in a row; the "
+          fmt::format("step {}: loss or gradients were not finite in {} steps in a row{}; the "
                       "run has diverged: resume from an older checkpoint with a lower "
                       "optimizer.lr (safety.max_skipped_in_a_row sets the limit)",
-                      state_.step, limit));
+                      state_.step, limit, origin));
     });
   }
 }
@@ -160,6 +192,7 @@ bool Trainer::ValidationDue() const {
 }
 
 double Trainer::Validate() {
+  Phase(state_.step, "validate");
   return Evaluate(ctx_, model_, mesh_, settings_, datasets_.valid,
                   FirstValidationBatch(settings_.eval, state_.step), settings_.eval.steps)
       .loss;
@@ -167,11 +200,26 @@ double Trainer::Validate() {
 
 // One tensor group samples; the others go on to the next step and wait for it there.
 void Trainer::WriteSamples() {
+  Phase(state_.step, "samples");
   if (mesh_.data().rank() != 0) return;
   samples_->Write(state_.step, model_, mesh_, *recorder_);
 }
 
+void Trainer::RequireEqualReplicas() {
+  CheckReplicas(mesh_, model_, optimizer_, settings_.parallel.zero_stage, state_.step);
+}
+
+void Trainer::ReportSlowRank() {
+  if (mesh_.world().size() == 1 || state_.step % settings_.logging.every_steps != 0) return;
+  const std::string report = rank_times_.Report();
+  if (!report.empty() && mesh_.world().rank() == 0) LogWarn("{}", report);
+}
+
 void Trainer::Save() {
+  const int64_t every = settings_.safety.replica_check_steps;
+  // A checkpoint from unequal replicas would carry the fault on.
+  if (every > 0 && state_.step % every != 0) RequireEqualReplicas();
+  Phase(state_.step, "save");
   recorder_->Sync();
   checkpoints_.Save(state_);
 }
@@ -189,11 +237,13 @@ bool Trainer::StopRequested() {
 }
 
 ExitCode Trainer::Finish() {
+  Phase(state_.step, "finish");
   if (checkpoints_.last_saved_step() != state_.step) Save();
   checkpoints_.Finish();
   recorder_->Sync();
   PrintFooter();
   mesh_.world().Barrier("end of the run");  // nobody leaves while others may still fail
+  watchdog_.ExpectTheEnd();
   return stopped_ ? ExitCode::kStopped : ExitCode::kDone;
 }
 

@@ -19,13 +19,16 @@
 #include "data/batch_loader.h"
 #include "data/dataset.h"
 #include "dist/mesh.h"
+#include "dist/watchdog.h"
 #include "kernels/context.h"
 #include "model/gpt_neox.h"
 #include "trainer/checkpointing.h"
 #include "trainer/config.h"
+#include "trainer/faults.h"
 #include "trainer/loss_scaler.h"
 #include "trainer/metrics.h"
 #include "trainer/optimizer.h"
+#include "trainer/rank_times.h"
 #include "trainer/recorder.h"
 #include "trainer/run_directory.h"
 #include "trainer/samples.h"
@@ -44,8 +47,10 @@ struct TrainOptions {
 class Trainer {
  public:
   // Locks the run directory, opens the data, makes or loads the weights. Nothing of an existing run
-  // is changed before all that is well. `mesh` must outlive the trainer. Collective, as Run.
-  Trainer(LoadedConfig config, const TrainOptions& options, dist::Mesh& mesh);
+  // is changed before all that is well. `mesh` and `watchdog` must outlive the trainer. Collective,
+  // as Run.
+  Trainer(LoadedConfig config, const TrainOptions& options, dist::Mesh& mesh,
+          dist::Watchdog& watchdog);
   ~Trainer();
 
   // kDone after the last step, kStopped after a request to stop. Throws Error(kNumerical) when the
@@ -59,6 +64,10 @@ class Trainer {
   void PrintHeader();
   void PrintFooter() const;
 
+  // Tells the watchdog, and tests' faults, what begins.
+  void Phase(int64_t step, const char* phase);
+  // In the step under way.
+  bool FaultIs(const char* kind, const char* phase) const;
   StepMetrics Step();
   std::vector<Batch> NextMicroBatches();
   double CountTargets(const std::vector<Batch>& micro_batches);
@@ -67,6 +76,8 @@ class Trainer {
   double NextLearningRate() const;
   void Advance(StepMetrics* metrics);
   void MeasureSpeed(const std::vector<Batch>& micro_batches, double seconds, StepMetrics* metrics);
+  void RequireEqualReplicas();
+  void ReportSlowRank();
   void JudgeStep(const StepMetrics& metrics);
 
   bool ValidationDue() const;
@@ -80,6 +91,8 @@ class Trainer {
   const TrainSettings& settings_;  // of config_
   const TrainOptions options_;
   dist::Mesh& mesh_;
+  dist::Watchdog& watchdog_;
+  const Faults faults_;
   const Timer wall_;
   RunDirectory directory_;
   StopSignals signals_;
@@ -96,6 +109,8 @@ class Trainer {
   int64_t last_step_;
   double peak_flops_ = 0;  // per second, of this rank; 0: unknown
 
+  RankTimes rank_times_;
+  std::string non_finite_;  // parameter of this rank's last non-finite gradient
   std::unique_ptr<data::BatchLoader> loader_;
   std::unique_ptr<Recorder> recorder_;
   std::unique_ptr<SampleWriter> samples_;  // null: not wanted

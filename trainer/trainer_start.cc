@@ -10,6 +10,7 @@
 #include "kernels/gemm_peak.h"
 #include "kernels/sep_attention.h"
 #include "trainer/flops.h"
+#include "trainer/handshake.h"
 #include "trainer/header_block.h"
 #include "trainer/memory_plan.h"
 #include "trainer/run_manifest.h"
@@ -29,6 +30,9 @@ int64_t LastStep(const TrainSettings& settings, const TrainOptions& options) {
   }
   return options.last_step < 0 ? total : options.last_step;
 }
+
+// Of large datasets and checkpoints, read for the first time.
+constexpr double kLongestStartSeconds = 1800;
 
 std::string_view ScheduleKindName(ScheduleKind kind) {
   switch (kind) {
@@ -81,11 +85,15 @@ double PeakFlops(const TrainSettings& settings) {
 
 }  // namespace
 
-Trainer::Trainer(LoadedConfig config, const TrainOptions& options, dist::Mesh& mesh)
+Trainer::Trainer(LoadedConfig config, const TrainOptions& options, dist::Mesh& mesh,
+                 dist::Watchdog& watchdog)
     : config_(std::move(config)),
       settings_(config_.settings),
       options_(options),
       mesh_(mesh),
+      watchdog_(watchdog),
+      faults_(
+          dist::Agreed(mesh.world(), [&] { return Faults::FromEnvironment(mesh.world().rank()); })),
       directory_(dist::Agreed(
           mesh.world(), [&] { return RunDirectory(settings_.run_dir, mesh.world().rank() == 0); })),
       datasets_(dist::Agreed(mesh.world(),
@@ -99,12 +107,18 @@ Trainer::Trainer(LoadedConfig config, const TrainOptions& options, dist::Mesh& m
       checkpoints_(config_, options_.checkpointing, optimizer_, mesh.world()),
       state_(NewRun(settings_, *datasets_.train, scaler_)),
       last_step_(dist::Agreed(mesh.world(), [&] { return LastStep(settings_, options); })),
+      rank_times_(mesh.world()),
       loss_z_(settings_.safety.zscore_window),
       grad_norm_z_(settings_.safety.zscore_window),
       loss_sum_(DType::kFloat64, {1}),
       grad_scale_(DType::kFloat32, {1}),
       sum_(DType::kFloat64, {1}),
       stop_(DType::kInt32, {1}) {
+  // Reading data and weights may take longer than a step.
+  const double limit = settings_.safety.hang_seconds;
+  watchdog_.Protect({.limit_seconds = limit > 0 ? std::max(limit, kLongestStartSeconds) : 0,
+                     .directory = directory_.hang()});
+  CompareRanks(mesh.world(), settings_);
   dist::RequireSame(mesh.world(), {.what = "the training data",
                                    .value = state_.data.fingerprint,
                                    .remedy = "give every node the same files"});

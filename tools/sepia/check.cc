@@ -232,15 +232,9 @@ class Check {
   void PrintMemory() {
     const trainer::RunMemory memory = trainer::PlanMemory(s_, data_ranks_);
     Print("memory", "of one rank");
-    const auto row = [](const char* name, int64_t bytes) {
+    for (const auto& [name, bytes] : memory.rows()) {
       fmt::print("{:<12}  {:<12}{:>10}\n", "", name, FormatBytes(bytes));
-    };
-    row("parameters", memory.model.params);
-    row("gradients", memory.model.grads);
-    row("optimizer", memory.optimizer);
-    row("activations", memory.model.activations);
-    row("scratch", memory.model.scratch);
-    row("total", memory.total());
+    }
     if (device_.bytes == 0) return;
     if (memory.total() <= device_.bytes) {
       fmt::print("{:<12}  fits in {}\n", "", FormatBytes(device_.bytes));

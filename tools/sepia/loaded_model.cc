@@ -77,7 +77,7 @@ int OpenedModel::num_threads() const { return trainer::NumThreads(settings()); }
 
 LoadedModel::LoadedModel(const OpenedModel& opened, const LoadedModelSize& size,
                          std::unique_ptr<dist::Communicator> world)
-    : mesh_(std::move(world), opened.settings().parallel.tensor) {
+    : mesh_(std::move(world), opened.settings().parallel.tensor), watchdog_(mesh_.world()) {
   const model::ModelConfig& config = opened.model_config();
   dist::Agree(mesh_.world(), [&] {
     if (size.seq_length <= config.max_positions) return;

@@ -11,6 +11,7 @@
 #include "base/batch.h"
 #include "checkpoint/model_source.h"
 #include "dist/mesh.h"
+#include "dist/watchdog.h"
 #include "kernels/context.h"
 #include "model/gpt_neox.h"
 #include "trainer/config.h"
@@ -58,6 +59,7 @@ class LoadedModel {
 
  private:
   dist::Mesh mesh_;
+  const dist::Watchdog watchdog_;
   std::unique_ptr<model::GptNeox> model_;
   kernels::Context ctx_;
 };

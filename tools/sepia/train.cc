@@ -7,13 +7,18 @@
 #include "base/sha256.h"
 #include "dist/agreement.h"
 #include "dist/mesh.h"
+#include "dist/watchdog.h"
 #include "tools/sepia/command.h"
 #include "tools/sepia/ranks.h"
 #include "tools/sepia/set_option.h"
 #include "trainer/config.h"
 #include "trainer/duration.h"
+#include "trainer/handshake.h"
+#include "trainer/log_line.h"
 #include "trainer/machine.h"
+#include "trainer/memory_plan.h"
 #include "trainer/trainer.h"
+#include "trainer/training_data.h"
 
 namespace sepia::tools {
 namespace {
@@ -23,11 +28,34 @@ struct TrainCommand {
   std::vector<std::string> overrides;
   std::string run_dir;
   std::string max_wall_time;
+  bool dry_run = false;
   trainer::TrainOptions options;
 };
 
+// Everything that a run does together before its first step, without a run directory.
+void DryRun(const trainer::LoadedConfig& config, dist::Mesh& mesh) {
+  const trainer::TrainSettings& settings = config.settings;
+  dist::Communicator& world = mesh.world();
+  const data::Datasets datasets =
+      dist::Agreed(world, [&] { return trainer::OpenDatasets(config, ""); });
+  dist::RequireSame(world, {.what = "the training data",
+                            .value = datasets.train->Fingerprint(),
+                            .remedy = "give every node the same files"});
+  trainer::CompareRanks(world, settings);
+  const std::vector<std::string> groups = trainer::TryGroups(mesh);
+  if (world.rank() != 0) return;
+  LogInfo("{} ranks agree on program, config, parameter table and training data", world.size());
+  for (const std::string& group : groups) LogInfo("{}", group);
+  LogInfo("memory of one rank:");
+  for (const auto& [name, bytes] : trainer::PlanMemory(settings, mesh.data().size()).rows()) {
+    LogInfo("  {:<12}{:>10}", name, trainer::FormatBytes(bytes));
+  }
+  LogInfo("dry run: nothing was trained, no run directory made");
+}
+
 // Collective.
 ExitCode TrainOnRanks(const TrainCommand& command, std::unique_ptr<dist::Communicator> world) {
+  dist::Watchdog watchdog(*world);
   trainer::LoadedConfig config = dist::Agreed(*world, [&] {
     trainer::LoadedConfig loaded =
         trainer::LoadConfig(command.config, command.overrides, {.ranks = world->size()});
@@ -41,7 +69,12 @@ ExitCode TrainOnRanks(const TrainCommand& command, std::unique_ptr<dist::Communi
     for (const std::string& warning : config.warnings) LogWarn("{}", warning);
   }
   dist::Mesh mesh(std::move(world), config.settings.parallel.tensor);
-  trainer::Trainer trainer(std::move(config), command.options, mesh);
+  if (command.dry_run) {
+    DryRun(config, mesh);
+    watchdog.ExpectTheEnd();
+    return ExitCode::kDone;
+  }
+  trainer::Trainer trainer(std::move(config), command.options, mesh, watchdog);
   return trainer.Run();
 }
 
@@ -84,6 +117,9 @@ void AddTrainCommand(CLI::App& app) {
       "resume from an older checkpoint when the newest is damaged, which is set aside");
   command->add_flag("--verify-after-save", checkpointing.verify_after_save,
                     "read every checkpoint back from the disk before it counts");
+  command->add_flag("--dry-run", options->dry_run,
+                    "compare the ranks, try every group once, print the memory of a rank; no "
+                    "training, no run directory");
   command->add_option("--max-wall-time", options->max_wall_time,
                       "save and stop (exit code 75) before this much time has passed: 90s, 45m, "
                       "3h30m, 1d");

@@ -1,0 +1,25 @@
+// What the ranks of a run tell each other before step 0. The program, the config and the training
+// data are compared where they are read; this adds what follows from them.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "dist/communicator.h"
+#include "dist/mesh.h"
+#include "trainer/settings.h"
+
+namespace sepia::trainer {
+
+// Names, shapes and placement of all parameters, as a digest.
+std::string ParameterTableDigest(const model::ModelConfig& model);
+
+// Throws as dist::RequireSame does when the parameter tables differ, naming rank and node. Warns,
+// once, when ranks have unequal numbers of threads or fewer processors than threads. Collective.
+void CompareRanks(dist::Communicator& world, const TrainSettings& settings);
+
+// One all-reduce in each group with a known sum. Throws InternalError when it is wrong. Returns a
+// line a group, for people. Collective.
+std::vector<std::string> TryGroups(dist::Mesh& mesh);
+
+}  // namespace sepia::trainer
