@@ -32,16 +32,6 @@ int UnlinkedFile(const std::string& content) {
   return fd;
 }
 
-// mpirun with several ranks on this machine, however few processors it has.
-std::vector<std::string> LaunchWords(int ranks) {
-  // Containers run tests as root, which mpirun takes for a mistake.
-  setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 0);
-  setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 0);
-  return {
-      SEPIA_MPIRUN, "--oversubscribe",    "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1",
-      "-n",         std::to_string(ranks)};
-}
-
 // After fork: only system calls.
 [[noreturn]] void Exec(int input_fd, int output_fd, const ProcessOptions& options, char** argv) {
   dup2(input_fd, STDIN_FILENO);
@@ -73,7 +63,10 @@ SepiaProcess::SepiaProcess(const std::vector<std::string>& args, const ProcessOp
   // Threads that spin while they wait take the cores from other tests.
   setenv("OMP_WAIT_POLICY", "passive", 0);
   std::vector<std::string> words;
-  if (options.ranks > 0) words = LaunchWords(options.ranks);
+  if (!options.fault.empty()) words = {"/usr/bin/env", "SEPIA_FAULT=" + options.fault};
+  const std::vector<std::string> launcher =
+      options.launcher.empty() && options.ranks > 0 ? LaunchWords(options.ranks) : options.launcher;
+  words.insert(words.end(), launcher.begin(), launcher.end());
   words.emplace_back(SEPIA_BINARY);
   words.insert(words.end(), args.begin(), args.end());
   std::vector<char*> argv;
@@ -108,6 +101,15 @@ ProcessResult SepiaProcess::Wait() {
     result.output.append(buffer, static_cast<size_t>(n));
   }
   return result;
+}
+
+std::vector<std::string> LaunchWords(int ranks) {
+  // Containers run tests as root, which mpirun takes for a mistake.
+  setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 0);
+  setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 0);
+  return {
+      SEPIA_MPIRUN, "--oversubscribe",    "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1",
+      "-n",         std::to_string(ranks)};
 }
 
 ProcessResult RunSepia(const std::vector<std::string>& args, const ProcessOptions& options) {

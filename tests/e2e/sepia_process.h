@@ -18,6 +18,9 @@ struct ProcessOptions {
   int ranks = 0;               // started by mpirun; 0: one process without it
   int64_t max_file_bytes = 0;  // RLIMIT_FSIZE; 0: no limit
   std::string input = {};      // what standard input holds
+  // Words before the program, instead of those that `ranks` asks for.
+  std::vector<std::string> launcher = {};
+  std::string fault = {};  // SEPIA_FAULT (trainer/faults.h)
 };
 
 class SepiaProcess {
@@ -37,6 +40,9 @@ class SepiaProcess {
   pid_t pid_ = -1;
   int output_fd_ = -1;  // an unlinked temporary file
 };
+
+// mpirun with several ranks on this machine, however few processors it has.
+std::vector<std::string> LaunchWords(int ranks);
 
 ProcessResult RunSepia(const std::vector<std::string>& args, const ProcessOptions& options = {});
 
