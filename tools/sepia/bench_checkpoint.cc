@@ -119,12 +119,14 @@ class Bench {
     m_.extra_memory = trainer::PeakResidentBytes() - before;
     m_.stall_s.clear();
     m_.save_s.clear();
+    const Buffer buffer(m_.bytes, "a copy to compare with");
+    CopyStates(buffer);  // touches the pages
     for (int i = 0; i < repeats; ++i) {
       m_.step_s.push_back(workload_.Run().total());
       m_.plain_s.push_back(WritePlainly(dir_ + "/plain", states_));
+      m_.copy_s.push_back(TimeOnce([&] { CopyStates(buffer); }));
       Save(/*step=*/i + 2);
     }
-    MeasureCopy(repeats);
     Verify();
     return m_;
   }
@@ -139,18 +141,12 @@ class Bench {
     m_.save_s.push_back(timer.Seconds());
   }
 
-  void MeasureCopy(int repeats) {
-    const Buffer buffer(m_.bytes, "a copy to compare with");
-    for (int i = -1; i < repeats; ++i) {
-      const double seconds = TimeOnce([&] {
-        std::byte* to = buffer.data();
-        for (const NamedTensor& tensor : states_) {
-          const auto from = BytesOf(tensor);
-          std::memcpy(to, from.data(), from.size());
-          to += from.size();
-        }
-      });
-      if (i >= 0) m_.copy_s.push_back(seconds);  // the first one touches the pages
+  void CopyStates(const Buffer& buffer) {
+    std::byte* to = buffer.data();
+    for (const NamedTensor& tensor : states_) {
+      const auto from = BytesOf(tensor);
+      std::memcpy(to, from.data(), from.size());
+      to += from.size();
     }
   }
 
