@@ -24,6 +24,7 @@ void BiasGeluBackward(Context& ctx, const BiasGeluBackwardArgs& args) {
   CheckTensor(args.dy, "dy", dtype, args.x.shape());
   CheckTensor(args.dx, "dx", dtype, args.x.shape());
   CheckTensor(args.dbias, "dbias", DType::kFloat32, {args.x.dim(1)});
+  CheckOptional(args.y, "y", dtype, args.x.shape());
   cpu::BiasGeluBackward(ctx, args);
 }
 

@@ -18,15 +18,17 @@ struct BiasGeluForwardArgs {
 };
 void BiasGeluForward(Context& ctx, const BiasGeluForwardArgs& args);
 
-// dx = dy * gelu'(x + bias); dbias (+)= column sums of the unrounded dx.
+// dx = dy * gelu'(x + bias); dbias (+)= column sums of the unrounded dx. The forward's result comes
+// along for next to nothing, so that nobody needs to save it.
 struct BiasGeluBackwardArgs {
   ConstTensorView x;     // [M, F]
   ConstTensorView bias;  // [F]
   ConstTensorView dy;    // [M, F]
   TensorView dx;         // [M, F]; may be the same memory as dy
   TensorView dbias;      // [F] fp32
+  TensorView y = {};     // [M, F], or empty: as forward's, bit for bit; may be the memory of x
   GeluKind kind;
-  GradMode grad_mode;    // of dbias
+  GradMode grad_mode;  // of dbias
 };
 void BiasGeluBackward(Context& ctx, const BiasGeluBackwardArgs& args);
 

@@ -27,7 +27,7 @@ void LinearBackward(Context& ctx, const LinearBackwardArgs& args) {
   CheckTensor(weight, "weight", dtype, {weight.dim(0), args.x.dim(1)});
   CheckTensor(args.dy, "dy", dtype, {args.x.dim(0), weight.dim(0)});
   CheckOptional(args.dx, "dx", dtype, args.x.shape());
-  CheckTensor(args.dweight, "dweight", DType::kFloat32, weight.shape());
+  CheckOptional(args.dweight, "dweight", DType::kFloat32, weight.shape());
   CheckOptional(args.dbias, "dbias", DType::kFloat32, {weight.dim(0)});
   cpu::LinearBackward(ctx, args);
 }

@@ -28,10 +28,10 @@ struct LinearBackwardArgs {
   const Weight& weight;  // [N, K]
   ConstTensorView dy;    // [M, N]
   TensorView dx;         // [M, K] or empty: not needed
-  TensorView dweight;    // [N, K] fp32
+  TensorView dweight;    // [N, K] fp32, or empty: taken by another call
   TensorView dbias;      // [N] fp32 or empty: no bias, or its gradient is taken elsewhere
   GradMode dx_mode = GradMode::kOverwrite;
-  GradMode grad_mode;    // of dweight and dbias
+  GradMode grad_mode;  // of dweight and dbias
 };
 void LinearBackward(Context& ctx, const LinearBackwardArgs& args);
 

@@ -73,7 +73,7 @@ void AttentionBackward(Context& ctx, const BlockBackwardArgs& args, ConstTensorV
   const BlockGradients& g = args.gradients;
   const BlockContext& b = args.block;
   const TensorView d_attention = Prefix(args.temporaries.d_width, a.attention.shape());
-  const TensorView d_qkv = Prefix(args.temporaries.d_wide, a.qkv.shape());
+  const TensorView d_qkv = Prefix(args.temporaries.wide, a.qkv.shape());
   const TensorView d_ln1 = Prefix(args.temporaries.d_width, a.ln1.shape());
   LinearBackward(ctx, {.x = Matrix(a.attention),
                        .weight = w.dense,
@@ -115,6 +115,7 @@ void MlpForward(Context& ctx, const BlockForwardArgs& args, ConstTensorView x, T
   const BlockWeights& w = args.weights;
   const BlockActivations& a = args.activations;
   const BlockContext& b = args.block;
+  const TensorView gelu = Prefix(args.temporaries.wide, a.up.shape());
   LayerNormForward(ctx, {.x = x,
                          .gamma = w.ln2_gamma,
                          .beta = w.ln2_beta,
@@ -123,8 +124,8 @@ void MlpForward(Context& ctx, const BlockForwardArgs& args, ConstTensorView x, T
                          .rstd = a.rstd2,
                          .eps = b.layer_norm_eps});
   LinearForward(ctx, {.x = a.ln2, .weight = w.up, .bias = {}, .y = a.up});
-  BiasGeluForward(ctx, {.x = a.up, .bias = w.up_bias, .y = a.gelu, .kind = b.gelu});
-  LinearForward(ctx, {.x = a.gelu, .weight = w.down, .bias = {}, .y = partial, .mode = mode});
+  BiasGeluForward(ctx, {.x = a.up, .bias = w.up_bias, .y = gelu, .kind = b.gelu});
+  LinearForward(ctx, {.x = gelu, .weight = w.down, .bias = {}, .y = partial, .mode = mode});
 }
 
 // dpartial (+)= gradient of ln2's input, given the gradient dy of MlpForward's result.
@@ -133,13 +134,14 @@ void MlpBackward(Context& ctx, const BlockBackwardArgs& args, ConstTensorView x,
   const BlockWeights& w = args.weights;
   const BlockActivations& a = args.activations;
   const BlockGradients& g = args.gradients;
-  const TensorView d_mlp = Prefix(args.temporaries.d_wide, a.up.shape());
+  const TensorView d_mlp = Prefix(args.temporaries.wide, a.up.shape());
   const TensorView d_ln2 = Prefix(args.temporaries.d_width, a.ln2.shape());
-  LinearBackward(ctx, {.x = a.gelu,
+  const TensorView gelu = a.up;    // in its place
+  LinearBackward(ctx, {.x = a.up,  // of this shape; only dx is asked for
                        .weight = w.down,
                        .dy = dy,
                        .dx = d_mlp,
-                       .dweight = g.down,
+                       .dweight = {},
                        .dbias = {},
                        .grad_mode = args.grad_mode});
   BiasGeluBackward(ctx, {.x = a.up,
@@ -147,8 +149,16 @@ void MlpBackward(Context& ctx, const BlockBackwardArgs& args, ConstTensorView x,
                          .dy = d_mlp,
                          .dx = d_mlp,
                          .dbias = g.up_bias,
+                         .y = gelu,
                          .kind = args.block.gelu,
                          .grad_mode = args.grad_mode});
+  LinearBackward(ctx, {.x = gelu,
+                       .weight = w.down,
+                       .dy = dy,
+                       .dx = {},
+                       .dweight = g.down,
+                       .dbias = {},
+                       .grad_mode = args.grad_mode});
   LinearBackward(ctx, {.x = a.ln2,
                        .weight = w.up,
                        .dy = d_mlp,

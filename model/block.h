@@ -57,7 +57,7 @@ struct BlockActivations {
   TensorView attention, lse;     // [B, T, H, D]; [B, H, T] fp32
   TensorView middle;             // [M, C], sequential form only
   TensorView ln2, mean2, rstd2;
-  TensorView up, gelu;  // [M, F], before and after bias and GeLU
+  TensorView up;  // [M, F], before bias and GeLU
 };
 BlockActivations AllocateBlockActivations(Arena& arena, const std::string& name,
                                           const BlockShape& shape, bool parallel_residual);
@@ -70,7 +70,8 @@ BlockActivations Narrow(const BlockActivations& activations, const BlockShape& s
 struct BlockTemporaries {
   TensorView partial;  // >= [M, C]: sums before the reduction
   TensorView d_width;  // >= [M, C]: gradient of attention, then of a LayerNorm's output
-  TensorView d_wide;   // >= [M, max(3HD, F)]: gradient of qkv or of the MLP's inner values
+  // >= [M, max(3HD, F)]: GeLU's result; in backward the gradient of qkv or of GeLU
+  TensorView wide;
 };
 BlockTemporaries AllocateBlockTemporaries(Arena& arena, const BlockShape& shape, bool gradients);
 
@@ -106,12 +107,13 @@ struct BlockForwardArgs {
 };
 void BlockForward(kernels::Context& ctx, const BlockForwardArgs& args);
 
-// Turns the gradient of y into the gradient of x, in place; adds up the weight gradients.
+// Turns the gradient of y into the gradient of x, in place; adds up the weight gradients. Uses up
+// the activations: GeLU's results, which nobody saved, take the place of its inputs.
 struct BlockBackwardArgs {
   const BlockContext& block;
   const BlockWeights& weights;
   ConstTensorView x;                    // as in forward
-  const BlockActivations& activations;  // as forward left them
+  const BlockActivations& activations;  // as forward left them; overwritten in parts
   const BlockTemporaries& temporaries;
   const BlockGradients& gradients;
   GradMode grad_mode;

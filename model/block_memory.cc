@@ -30,7 +30,6 @@ void ForEachActivation(BlockActivations& a, const BlockShape& s, bool parallel_r
   fn(a.mean2, "mean2", DType::kFloat32, rows);
   fn(a.rstd2, "rstd2", DType::kFloat32, rows);
   fn(a.up, "up", s.dtype, inner);
-  fn(a.gelu, "gelu", s.dtype, inner);
 }
 
 }  // namespace
@@ -58,9 +57,9 @@ BlockTemporaries AllocateBlockTemporaries(Arena& arena, const BlockShape& shape,
   const int64_t M = shape.M();
   BlockTemporaries t;
   t.partial = arena.Allocate("partial", shape.dtype, {M, shape.C});
-  if (!gradients) return t;
-  t.d_width = arena.Allocate("d_width", shape.dtype, {M, shape.C});
-  t.d_wide = arena.Allocate("d_wide", shape.dtype, {M, std::max(3 * shape.H * shape.D, shape.F)});
+  const int64_t d_qkv = gradients ? 3 * shape.H * shape.D : 0;
+  t.wide = arena.Allocate("wide", shape.dtype, {M, std::max(d_qkv, shape.F)});
+  if (gradients) t.d_width = arena.Allocate("d_width", shape.dtype, {M, shape.C});
   return t;
 }
 

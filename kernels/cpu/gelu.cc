@@ -40,7 +40,8 @@ void cpu::BiasGeluBackward(Context& ctx, const BiasGeluBackwardArgs& args) {
         .bias = args.bias.raw(),
         .dy = args.dy.Rows(row, 1).raw(),
         .dx = args.dx.Rows(row, 1).raw(),
-        .dbias = sums});
+        .dbias = sums,
+        .y = args.y.empty() ? nullptr : args.y.Rows(row, 1).raw()});
     }
   });
   SumPartials(ctx, partials, args.dbias, args.grad_mode);

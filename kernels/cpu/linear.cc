@@ -36,13 +36,15 @@ void cpu::LinearBackward(Context& ctx, const LinearBackwardArgs& args) {
                .c = args.dx,
                .mode = args.dx_mode});
   }
-  Gemm(ctx, {.a = Matrix(args.dy).Transposed(),
-             .b = Matrix(args.x),
-             .dtype = dtype,
-             .k = args.x.dim(0),
-             .bias = {},
-             .c = args.dweight,
-             .mode = args.grad_mode});
+  if (!args.dweight.empty()) {
+    Gemm(ctx, {.a = Matrix(args.dy).Transposed(),
+               .b = Matrix(args.x),
+               .dtype = dtype,
+               .k = args.x.dim(0),
+               .bias = {},
+               .c = args.dweight,
+               .mode = args.grad_mode});
+  }
   if (!args.dbias.empty()) ColumnSums(ctx, args.dy, args.dbias, args.grad_mode);
 }
 

@@ -131,6 +131,27 @@ TEST_P(GeluTest, BackwardInPlace) {
   EXPECT_TRUE(SameBits(c.dx, c.dy));
 }
 
+// Backward gives the forward's result again, also in the place of x.
+TEST_P(GeluTest, BackwardRepeatsTheValue) {
+  for (const int64_t f : {1, 16, 47}) {
+    Case c(dtype(), 67, f);
+    c.Forward(kind(), 2);
+    c.Backward(kind(), GradMode::kOverwrite, 2, c.dx);
+    const OwnedTensor dx = Copy(c.dx);
+    const OwnedTensor dbias = Copy(c.dbias);
+    TestContext context(2, BiasGeluScratchBytes(c.m, f));
+    BiasGeluBackward(context, {.x = c.x,
+                               .bias = c.bias,
+                               .dy = c.dy,
+                               .dx = c.dy,
+                               .dbias = c.dbias,
+                               .y = c.x,
+                               .kind = kind(),
+                               .grad_mode = GradMode::kOverwrite});
+    EXPECT_TRUE(SameBits(c.x, c.y) && SameBits(c.dy, dx) && SameBits(c.dbias, dbias)) << f;
+  }
+}
+
 TEST_P(GeluTest, SameBitsForAnyNumberOfThreads) {
   Case c(dtype(), 300, 47);
   c.Forward(kind(), 1);

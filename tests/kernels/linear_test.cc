@@ -207,6 +207,16 @@ TEST_P(LinearTest, OptionalGradientsMayBeAbsent) {
                            .grad_mode = GradMode::kOverwrite});
   EXPECT_TRUE(SameBits(dx, layer.dx));
   EXPECT_TRUE(SameBits(dbias, layer.dbias));
+  const OwnedTensor dweight = Copy(layer.dweight);
+  LinearBackward(context, {.x = layer.x,
+                           .weight = layer.weight,
+                           .dy = layer.dy,
+                           .dx = layer.dx,
+                           .dweight = {},
+                           .dbias = {},
+                           .grad_mode = GradMode::kAccumulate});
+  EXPECT_TRUE(SameBits(dweight, layer.dweight));
+  EXPECT_FALSE(SameBits(dx, layer.dx));
 }
 
 TEST_P(LinearTest, InfinitiesAndNaNsReachTheirRowOnly) {

@@ -5,6 +5,11 @@
 namespace sepia::kernels::cpu::SEPIA_ISA {
 namespace {
 
+// gelu(v) and gelu'(v), which share what they cost.
+struct ValueAndSlope {
+  Vec value, slope;
+};
+
 // 0.5 (1 + tanh(u)) = s = 1 / (1 + e^-2u) has no cancellation, so gelu(v) = v s(v) with
 // 2u = 2 sqrt(2/pi) (v + 0.044715 v^3) and gelu'(v) = s + v s (1 - s) 2u'(v), 1 - s = s e^-2u.
 struct TanhForm {
@@ -16,13 +21,13 @@ struct TanhForm {
     const Vec minus_2u = -(v * Fma(square, Set(kCubic), Set(kLinear)));
     return Exp(Min(Set(kLimit), minus_2u));
   }
-  static Vec Value(Vec v) { return v / (Set(1.0f) + ExpOfMinus2U(v, v * v)); }
-  static Vec Slope(Vec v) {
+  static Vec Value(Vec v) { return v * (Set(1.0f) / (Set(1.0f) + ExpOfMinus2U(v, v * v))); }
+  static ValueAndSlope Both(Vec v) {
     const Vec square = v * v;
     const Vec e = ExpOfMinus2U(v, square);
     const Vec s = Set(1.0f) / (Set(1.0f) + e);
     const Vec two_u_slope = Fma(square, Set(3.0f * kCubic), Set(kLinear));
-    return Fma(v * (s * (s * e)), two_u_slope, s);
+    return {v * s, Fma(v * (s * (s * e)), two_u_slope, s)};
   }
 };
 
@@ -47,9 +52,10 @@ struct ErfForm {
   }
   static Vec Gauss(Vec v) { return Exp(v * v * Set(-0.5f)); }
   static Vec Value(Vec v) { return v * Distribution(v, Gauss(v)); }
-  static Vec Slope(Vec v) {
+  static ValueAndSlope Both(Vec v) {
     const Vec gauss = Gauss(v);
-    return Fma(v * Set(kDensity), gauss, Distribution(v, gauss));
+    const Vec distribution = Distribution(v, gauss);
+    return {v * distribution, Fma(v * Set(kDensity), gauss, distribution)};
   }
 };
 
@@ -66,25 +72,35 @@ void Forward(const GeluRow& row) {
   if (rest > 0) StoreN(y + i, Form::Value(LoadN(x + i, rest) + LoadN(bias + i, rest)), rest);
 }
 
-template <typename Form, typename T>
+template <typename Form, typename T, bool kWithValue>
 void Backward(const GeluGradientRow& row) {
   const T* x = static_cast<const T*>(row.x);
   const T* bias = static_cast<const T*>(row.bias);
   const T* dy = static_cast<const T*>(row.dy);
   T* dx = static_cast<T*>(row.dx);
+  T* y = static_cast<T*>(row.y);
   int64_t i = 0;
   for (; i + kLanes <= row.size; i += kLanes) {
-    const Vec gradient = Load(dy + i) * Form::Slope(Load(x + i) + Load(bias + i));
+    const ValueAndSlope gelu = Form::Both(Load(x + i) + Load(bias + i));
+    const Vec gradient = Load(dy + i) * gelu.slope;
     Store(dx + i, gradient);
     Store(row.dbias + i, Load(row.dbias + i) + gradient);
+    if constexpr (kWithValue) Store(y + i, gelu.value);
   }
   const int64_t rest = row.size - i;
   if (rest > 0) {
-    const Vec v = LoadN(x + i, rest) + LoadN(bias + i, rest);
-    const Vec gradient = LoadN(dy + i, rest) * Form::Slope(v);
+    const ValueAndSlope gelu = Form::Both(LoadN(x + i, rest) + LoadN(bias + i, rest));
+    const Vec gradient = LoadN(dy + i, rest) * gelu.slope;
     StoreN(dx + i, gradient, rest);
     StoreN(row.dbias + i, LoadN(row.dbias + i, rest) + gradient, rest);
+    if constexpr (kWithValue) StoreN(y + i, gelu.value, rest);
   }
+}
+
+template <typename Form, typename T>
+void BackwardWithOrWithoutValue(const GeluGradientRow& row) {
+  if (row.y != nullptr) return Backward<Form, T, true>(row);
+  Backward<Form, T, false>(row);
 }
 
 template <typename Form>
@@ -99,9 +115,9 @@ void ForwardByDType(const GeluRow& row) {
 template <typename Form>
 void BackwardByDType(const GeluGradientRow& row) {
   switch (row.dtype) {
-    case DType::kBFloat16: return Backward<Form, BFloat16>(row);
-    case DType::kFloat16: return Backward<Form, Float16>(row);
-    default: return Backward<Form, float>(row);
+    case DType::kBFloat16: return BackwardWithOrWithoutValue<Form, BFloat16>(row);
+    case DType::kFloat16: return BackwardWithOrWithoutValue<Form, Float16>(row);
+    default: return BackwardWithOrWithoutValue<Form, float>(row);
   }
 }
 

@@ -20,7 +20,7 @@ struct GeluRow {
 };
 
 // dx = dy gelu'(x + bias), rounded to dtype (dx may be the memory of dy); dbias += the same,
-// unrounded.
+// unrounded; y = gelu(x + bias), the same bits as BiasGelu's (y may be the memory of x, or null).
 struct GeluGradientRow {
   GeluKind kind;
   DType dtype;
@@ -30,6 +30,7 @@ struct GeluGradientRow {
   const void* dy;
   void* dx;
   float* dbias;
+  void* y = nullptr;
 };
 
 }  // namespace sepia::kernels::cpu
