@@ -29,6 +29,9 @@ struct EmbeddingBackwardArgs {
 };
 void EmbeddingBackward(Context& ctx, const EmbeddingBackwardArgs& args);
 
+// Scratch of EmbeddingBackward for B T tokens and a table of `rows` rows.
+int64_t EmbeddingScratchBytes(int64_t num_tokens, int64_t rows);
+
 namespace cpu {  // arguments are checked already
 void EmbeddingForward(Context& ctx, const EmbeddingForwardArgs& args);
 void EmbeddingBackward(Context& ctx, const EmbeddingBackwardArgs& args);

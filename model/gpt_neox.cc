@@ -17,9 +17,9 @@ namespace {
 
 using kernels::Context;
 
-// What lies between parameters takes part in sums over ranks: it must be zero.
-void ZeroPadding(const FlatLayout& layout, TensorView flat) {
-  for (size_t i = 0; i < layout.begins.size(); ++i) {
+// What lies behind parameters [first, last) takes part in sums over ranks: it must be zero.
+void ZeroPadding(const FlatLayout& layout, size_t first, size_t last, TensorView flat) {
+  for (size_t i = first; i < last; ++i) {
     const int64_t begin = layout.begins[i] + layout.shapes[i].num_elements();
     const int64_t end = i + 1 < layout.begins.size() ? layout.begins[i + 1] : layout.size;
     std::fill(flat.data<float>() + begin, flat.data<float>() + end, 0.0f);
@@ -48,7 +48,7 @@ struct GptNeox::State {
     matrices.resize(memory.weights.size());
     for (size_t i = 0; i < matrices.size(); ++i) matrices[i].canonical = memory.weights[i];
     kernels::BuildRotaryTables(options.rotary_tables, config.rotary_base, memory.cos, memory.sin);
-    if (options.gradients) ZeroPadding(layout, memory.flat_grads);
+    if (options.gradients) ZeroPadding(layout, 0, layout.begins.size(), memory.flat_grads);
   }
 
   Arenas MakeArenas() const {
@@ -56,7 +56,7 @@ struct GptNeox::State {
     AllocateModelMemory(config, options, layout, tensor_size, counting);
     return {Arena("params", counting.params.used_bytes()),
             Arena("grads", counting.grads.used_bytes()),
-            Arena("activations", counting.activations.used_bytes())};
+            Arena("activations", counting.activations.high_water_bytes())};
   }
 
   BlockShape ShapeOf(const Batch& batch) const {
@@ -86,6 +86,7 @@ struct GptNeox::State {
 
   BlockWeights Weights(int64_t layer) const;
   BlockGradients Gradients(int64_t layer) const;
+  bool KeepsGradients() const { return model::KeepsGradients(config, options); }
   TensorView Residual(int64_t layer, const BlockShape& shape) const {
     return Prefix(memory.residual[static_cast<size_t>(layer)], {shape.M(), shape.C});
   }
@@ -103,6 +104,7 @@ struct GptNeox::State {
   Arena scratch;
   ModelMemory memory;
   std::vector<kernels::Weight> matrices;  // by parameter number
+  bool has_activations = false;           // Forward left what Backward needs
 };
 
 BlockWeights GptNeox::State::Weights(int64_t layer) const {
@@ -173,9 +175,10 @@ MemoryPlan GptNeox::Plan(const ModelConfig& config, const ModelOptions& options,
   Arenas arenas{Arena("params"), Arena("grads"), Arena("activations")};
   const FlatLayout layout(ParameterTable(config), tensor_size, data_size);
   AllocateModelMemory(config, options, layout, tensor_size, arenas);
+  const int64_t grads = options.gradients ? layout.size * DTypeSize(DType::kFloat32) : 0;
   return {.params = arenas.params.used_bytes(),
-          .grads = arenas.grads.used_bytes(),
-          .activations = arenas.activations.used_bytes(),
+          .grads = grads,
+          .activations = arenas.grads.used_bytes() + arenas.activations.high_water_bytes() - grads,
           .scratch = ModelScratchBytes(config, options, tensor_size)};
 }
 
@@ -208,6 +211,7 @@ void GptNeox::Forward(Context& ctx, const Batch& batch) {
   State& s = *state_;
   const BlockShape shape = s.ShapeOf(batch);
   if (shape.M() == 0) return;
+  s.has_activations = true;
   const int64_t num_layers = s.config.num_layers;
   const Shape width{shape.M(), shape.C};
   EmbedTokens(ctx, s.mesh, batch.tokens_view(), weight(s.table.embedding()),
@@ -289,7 +293,13 @@ void GptNeox::Backward(Context& ctx, const Batch& batch, const BackwardArgs& arg
   const BlockShape shape = s.ShapeOf(batch);
   const ParameterTable& table = s.table;
   const int num_parameters = static_cast<int>(table.specs().size());
+  const bool kept = s.KeepsGradients();
+  CHECK(kept || args.grad_mode == GradMode::kOverwrite, "gradients to add to were not kept");
   const auto ready = [&](int begin, int end) {
+    // Kept gradients got theirs once; others lie where activations were.
+    if (!kept) {
+      ZeroPadding(s.layout, static_cast<size_t>(begin), static_cast<size_t>(end), grads());
+    }
     if (args.gradients_ready) args.gradients_ready(begin, end);
   };
   if (shape.M() == 0) {
@@ -299,6 +309,7 @@ void GptNeox::Backward(Context& ctx, const Batch& batch, const BackwardArgs& arg
     return;
   }
 
+  CHECK(std::exchange(s.has_activations, false), "Backward without a Forward before it");
   s.HeadBackward(ctx, batch, args);
   ready(table.final_gamma(), num_parameters);
 

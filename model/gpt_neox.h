@@ -33,11 +33,15 @@ struct ModelOptions {
   int64_t seq_length = 0;                 // T at most
   bool gradients = true;                  // false: inference; no gradient or activation arenas
   bool recompute = false;                 // save block inputs only, recompute the rest
+  // False: gradients live from Backward to the next Forward only, in memory of activations that
+  // backward no longer needs. For steps of one micro-batch; tied embeddings keep theirs.
+  bool keep_gradients = true;
   kernels::RotaryTables rotary_tables = kernels::RotaryTables::kFp32;
   int num_threads = 1;
 };
 
-// Bytes of each arena, from the same code that allocates them.
+// Bytes of each arena, from the same code that allocates them. Activations that lie in the
+// gradients' memory are not counted again.
 struct MemoryPlan {
   int64_t params = 0;
   int64_t grads = 0;
@@ -97,12 +101,13 @@ class GptNeox {
     ConstTensorView grad_scale;  // [1] fp32: loss scale / targets of the global batch
     TensorView loss_sum;         // [1] f64
     GradMode loss_mode;
-    GradMode grad_mode;  // kOverwrite on the first micro-batch of a step
+    GradMode grad_mode;  // kOverwrite on the first micro-batch of a step; always, if not kept
     // Called, when set, as soon as the gradients of parameters [begin, end) are final: head and
     // final LayerNorm, blocks L-1 .. 0, embedding. A trainer sets it on the last micro-batch of a
     // step and starts reductions that overlap the rest of backward.
     std::function<void(int begin, int end)> gradients_ready = nullptr;
   };
+  // Uses up what Forward saved: a Forward before each Backward.
   void Backward(kernels::Context& ctx, const Batch& batch, const BackwardArgs& args);
 
   // Adds up, over tensor ranks, the gradients of which each rank has a part

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/embedding.h"
 #include "kernels/layer_norm.h"
 #include "kernels/lm_head.h"
 
@@ -17,6 +18,46 @@ void AllocateFlat(Arena& arena, const char* name, DType dtype, const FlatLayout&
     const Shape& shape = layout.shapes[i];
     views->push_back(flat->Rows(layout.begins[i], shape.num_elements()).Reshaped(shape));
   }
+}
+
+// What forward saves, in order of layers. Returns the ends in the arena: of layer l's part, which
+// is needed until the gradients of layer l are written, and at last of the final LayerNorm's input.
+std::vector<int64_t> AllocateSaved(Arena& arena, const ModelConfig& config,
+                                   const ModelOptions& options, const BlockShape& shape,
+                                   ModelMemory* memory) {
+  const Shape width{shape.M(), shape.C};
+  std::vector<int64_t> ends;
+  memory->residual.push_back(arena.Allocate("residual", shape.dtype, width));
+  for (int64_t l = 0; l < config.num_layers; ++l) {
+    const std::string name = fmt::format("layers.{}", l);
+    const bool own_blocks = l == 0 || (options.gradients && !options.recompute);
+    memory->blocks.push_back(
+        own_blocks ? AllocateBlockActivations(arena, name, shape, config.parallel_residual)
+                   : memory->blocks.front());
+    ends.push_back(arena.Mark());
+    memory->residual.push_back(options.gradients
+                                   ? arena.Allocate(name + ".residual", shape.dtype, width)
+                                   : memory->residual.front());
+  }
+  ends.push_back(arena.Mark());
+  return ends;
+}
+
+// Backward writes gradients from the last bucket of the flat vector to the first (embedding,
+// layers, head) and needs activations from the last layer to the first. So the vector may begin
+// among the activations: as early as lets no bucket reach into activations still needed when it is
+// written. Recomputation writes the input of layer l + 1 again when only buckets above l + 1 are
+// written.
+void PlaceGradientsOver(Arena& arena, int64_t begin, const std::vector<int64_t>& ends,
+                        const FlatLayout& layout) {
+  CHECK_EQ(layout.buckets.size(), ends.size() + 1);
+  int64_t gap = 0;
+  for (size_t i = 0; i < ends.size(); ++i) {
+    const int64_t bucket = layout.buckets[i + 1].begin * DTypeSize(DType::kFloat32);
+    gap = std::max(gap, ends[i] - begin - bucket);
+  }
+  arena.Release(begin);
+  if (gap > 0) arena.Allocate("before gradients", DType::kUInt8, {gap});
 }
 
 }  // namespace
@@ -37,45 +78,40 @@ ModelMemory AllocateModelMemory(const ModelConfig& config, const ModelOptions& o
   ModelMemory memory;
   const DType dtype = options.compute_dtype;
   AllocateFlat(arenas.params, "weights", dtype, layout, &memory.flat_weights, &memory.weights);
-  memory.grads.resize(memory.weights.size());
-  if (options.gradients) {
-    memory.grads.clear();
-    AllocateFlat(arenas.grads, "gradients", DType::kFloat32, layout, &memory.flat_grads,
-                 &memory.grads);
-  }
 
   Arena& arena = arenas.activations;
+  const BlockShape shape = LargestBlock(config, options, tensor_size);
+  const Shape width{shape.M(), shape.C};
   const Shape table_shape{options.seq_length, config.rotary_dim() / 2};
   memory.cos = arena.Allocate("rotary.cos", DType::kFloat32, table_shape);
   memory.sin = arena.Allocate("rotary.sin", DType::kFloat32, table_shape);
-
-  const BlockShape shape = LargestBlock(config, options, tensor_size);
-  const Shape width{shape.M(), shape.C};
-  memory.residual.push_back(arena.Allocate("residual", dtype, width));
-  for (int64_t l = 0; l < config.num_layers; ++l) {
-    const std::string name = fmt::format("layers.{}", l);
-    const bool own_blocks = l == 0 || (options.gradients && !options.recompute);
-    memory.blocks.push_back(
-        own_blocks ? AllocateBlockActivations(arena, name, shape, config.parallel_residual)
-                   : memory.blocks.front());
-    memory.residual.push_back(options.gradients ? arena.Allocate(name + ".residual", dtype, width)
-                                                : memory.residual.front());
-  }
   memory.final_ln = arena.Allocate("final_ln", dtype, width);
   memory.final_mean = arena.Allocate("final_mean", DType::kFloat32, {shape.M()});
   memory.final_rstd = arena.Allocate("final_rstd", DType::kFloat32, {shape.M()});
   memory.temporaries = AllocateBlockTemporaries(arena, shape, options.gradients);
   if (options.gradients) memory.d_residual = arena.Allocate("d_residual", dtype, width);
+
+  const int64_t begin = arena.Mark();
+  const std::vector<int64_t> ends = AllocateSaved(arena, config, options, shape, &memory);
+  memory.grads.resize(memory.weights.size());
+  if (!options.gradients) return memory;
+  memory.grads.clear();
+  const bool kept = KeepsGradients(config, options);
+  if (!kept) PlaceGradientsOver(arena, begin, ends, layout);
+  AllocateFlat(kept ? arenas.grads : arena, "gradients", DType::kFloat32, layout,
+               &memory.flat_grads, &memory.grads);
   return memory;
 }
 
 int64_t ModelScratchBytes(const ModelConfig& config, const ModelOptions& options,
                           int64_t tensor_size) {
   const BlockShape shape = LargestBlock(config, options, tensor_size);
+  const int64_t vocab_size = config.vocab_size / tensor_size;
   return std::max(
-      BlockScratchBytes(shape, options.num_threads),
-      kernels::LmHeadScratchBytes(shape.M(), shape.C, config.vocab_size / tensor_size, shape.dtype,
-                                  options.num_threads, static_cast<int>(tensor_size)));
+      {BlockScratchBytes(shape, options.num_threads),
+       kernels::EmbeddingScratchBytes(shape.M(), vocab_size),
+       kernels::LmHeadScratchBytes(shape.M(), shape.C, vocab_size, shape.dtype, options.num_threads,
+                                   static_cast<int>(tensor_size))});
 }
 
 }  // namespace sepia::model

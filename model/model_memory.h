@@ -38,6 +38,13 @@ struct ModelMemory {
 BlockShape LargestBlock(const ModelConfig& config, const ModelOptions& options,
                         int64_t tensor_size);
 
+// Whether gradients have memory of their own. The tied matrix takes the head's gradient at the
+// start of backward, where activations would lie.
+inline bool KeepsGradients(const ModelConfig& config, const ModelOptions& options) {
+  return options.keep_gradients || config.tie_embeddings;
+}
+
+// Gradients that are not kept lie in arenas.activations, whose high-water mark is its size.
 ModelMemory AllocateModelMemory(const ModelConfig& config, const ModelOptions& options,
                                 const FlatLayout& layout, int64_t tensor_size, Arenas& arenas);
 

@@ -32,7 +32,8 @@ struct RunMemory {
 // settings.threads, or what the process may use.
 int NumThreads(const TrainSettings& settings);
 
-model::ModelOptions ModelOptionsOf(const TrainSettings& settings);
+// Of one of `data_ranks`. A step of one micro-batch need not keep its gradients.
+model::ModelOptions ModelOptionsOf(const TrainSettings& settings, int64_t data_ranks);
 
 // Bytes of the five arenas of one rank out of `data_ranks` x parallel.tensor.
 RunMemory PlanMemory(const TrainSettings& settings, int64_t data_ranks = 1);

@@ -98,7 +98,7 @@ Trainer::Trainer(LoadedConfig config, const TrainOptions& options, dist::Mesh& m
           mesh.world(), [&] { return RunDirectory(settings_.run_dir, mesh.world().rank() == 0); })),
       datasets_(dist::Agreed(mesh.world(),
                              [&] { return OpenDatasets(config_, directory_.File("index_maps")); })),
-      model_(settings_.model, ModelOptionsOf(settings_), mesh),
+      model_(settings_.model, ModelOptionsOf(settings_, mesh.data().size()), mesh),
       ctx_{.num_threads = NumThreads(settings_), .scratch = &model_.scratch()},
       optimizer_(settings_.optimizer, model_, mesh, settings_.parallel.zero_stage),
       scaler_(settings_.loss_scale, settings_.precision),

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
-#include <vector>
+#include <span>
 
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/dispatch.h"
@@ -20,27 +20,35 @@ int64_t RowOf(int32_t token, int64_t first, int64_t rows) {
   return row >= 0 && row < rows ? row : -1;
 }
 
-// The places of each row's token, in order: places[begin[r]] ... places[begin[r + 1] - 1] (counting
+// The places of each row's token, in order: places[begin(r)] ... places[end(r) - 1] (counting
 // sort).
 struct PlacesByRow {
-  PlacesByRow(std::span<const int32_t> tokens, int64_t first, int64_t rows)
-      : begin(static_cast<size_t>(rows) + 1) {
+  PlacesByRow(ScratchScope& scratch, std::span<const int32_t> tokens, int64_t first, int64_t rows)
+      : ends(scratch.Allocate("embedding.ends", DType::kInt32, {rows + 2}).span<int32_t>()),
+        places(
+            scratch
+                .Allocate("embedding.places", DType::kInt32, {static_cast<int64_t>(tokens.size())})
+                .span<int32_t>()) {
+    // Two places late, the numbers of tokens become begins, and the begins ends.
+    std::fill(ends.begin(), ends.end(), 0);
     for (const int32_t token : tokens) {
       const int64_t row = RowOf(token, first, rows);
-      if (row >= 0) ++begin[static_cast<size_t>(row) + 1];
+      if (row >= 0) ++ends[static_cast<size_t>(row) + 2];
     }
-    for (size_t r = 1; r < begin.size(); ++r) begin[r] += begin[r - 1];
-    places.resize(static_cast<size_t>(begin.back()));
-    std::vector<int64_t> next(begin.begin(), begin.end() - 1);
+    for (size_t r = 2; r < ends.size(); ++r) ends[r] += ends[r - 1];
     for (size_t place = 0; place < tokens.size(); ++place) {
       const int64_t row = RowOf(tokens[place], first, rows);
       if (row < 0) continue;
-      places[static_cast<size_t>(next[static_cast<size_t>(row)]++)] = static_cast<int64_t>(place);
+      const int32_t slot = ends[static_cast<size_t>(row) + 1]++;
+      places[static_cast<size_t>(slot)] = static_cast<int32_t>(place);
     }
   }
 
-  std::vector<int64_t> begin;
-  std::vector<int64_t> places;
+  int32_t begin(int64_t row) const { return ends[static_cast<size_t>(row)]; }
+  int32_t end(int64_t row) const { return ends[static_cast<size_t>(row) + 1]; }
+
+  std::span<int32_t> ends;  // [rows + 2]
+  std::span<int32_t> places;
 };
 
 template <typename T>
@@ -77,7 +85,8 @@ void cpu::EmbeddingForward(Context& ctx, const EmbeddingForwardArgs& args) {
 void cpu::EmbeddingBackward(Context& ctx, const EmbeddingBackwardArgs& args) {
   const int64_t c = args.dtable.dim(1);
   const int64_t rows = args.dtable.dim(0);
-  const PlacesByRow by_row(args.tokens.span<int32_t>(), args.vocabulary.first(rows), rows);
+  ScratchScope scratch(*ctx.scratch);
+  const PlacesByRow by_row(scratch, args.tokens.span<int32_t>(), args.vocabulary.first(rows), rows);
   float* dtable = args.dtable.data<float>();
   DispatchCompute(args.dy.dtype(), [&](auto tag) {
     using T = decltype(tag);
@@ -86,13 +95,16 @@ void cpu::EmbeddingBackward(Context& ctx, const EmbeddingBackwardArgs& args) {
       for (int64_t r = first; r < last; ++r) {
         float* row = dtable + r * c;
         if (args.grad_mode == GradMode::kOverwrite) std::fill_n(row, c, 0.0f);
-        const int64_t end = by_row.begin[static_cast<size_t>(r) + 1];
-        for (int64_t i = by_row.begin[static_cast<size_t>(r)]; i < end; ++i) {
+        for (int32_t i = by_row.begin(r); i < by_row.end(r); ++i) {
           AddRow(dy + by_row.places[static_cast<size_t>(i)] * c, c, row);
         }
       }
     });
   });
+}
+
+int64_t EmbeddingScratchBytes(int64_t num_tokens, int64_t rows) {
+  return (num_tokens + rows + 2) * DTypeSize(DType::kInt32) + 2 * Arena::kAlignment;
 }
 
 }  // namespace sepia::kernels

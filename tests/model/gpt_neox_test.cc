@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include "tests/model/compare.h"
@@ -27,6 +28,17 @@ void ExpectSameBits(const ModelResults& a, const ModelResults& b) {
   EXPECT_EQ(a.loss, b.loss);
   for (const auto& [name, values] : a.grads)
     EXPECT_TRUE(SameBits(values, b.grads.at(name))) << name;
+}
+
+void ExpectZeroPadding(model::GptNeox& model) {
+  const model::FlatLayout& layout = model.layout();
+  const std::span<const float> grads = model.grads().span<float>();
+  for (size_t i = 0; i < layout.begins.size(); ++i) {
+    const int64_t end = i + 1 < layout.begins.size() ? layout.begins[i + 1] : layout.size;
+    for (int64_t e = layout.begins[i] + layout.shapes[i].num_elements(); e < end; ++e) {
+      ASSERT_EQ(grads[static_cast<size_t>(e)], 0) << "behind parameter " << i;
+    }
+  }
 }
 
 ModelResults RunModel(const model::ModelConfig& config, const Batch& batch,
@@ -61,6 +73,39 @@ TEST(GptNeox, RecomputationChangesNoBit) {
       SCOPED_TRACE(std::string(variant) + std::string(DTypeName(dtype)));
       ExpectSameBits(RunModel(config, batch, {.compute_dtype = dtype}),
                      RunModel(config, batch, {.compute_dtype = dtype, .recompute = true}));
+    }
+  }
+}
+
+// Gradients in memory of activations that backward has done with. The second shape has layers whose
+// activations outgrow their gradients, so that the vector begins behind the first of them.
+TEST(GptNeox, GradientsOverActivationsChangeNoBit) {
+  struct Case {
+    const char* variant;
+    int64_t batch_size, seq_length;
+  };
+  for (const Case& c : {Case{"", 1, 8}, Case{"", 4, 100}, Case{"parallel_residual: false", 2, 60},
+                        Case{"tie_embeddings: true", 2, 40}}) {
+    const model::ModelConfig config = ConfigFromText(std::string(kShape) + kHybrid + c.variant);
+    const Batch batch = RandomBatch(config, c.batch_size, c.seq_length, 3);
+    for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+      for (const bool recompute : {false, true}) {
+        SCOPED_TRACE(fmt::format("{} {} x {} {} {}", c.variant, c.batch_size, c.seq_length,
+                                 DTypeName(dtype), recompute));
+        model::ModelOptions options{.compute_dtype = dtype, .recompute = recompute};
+        const ModelResults kept = RunModel(config, batch, options);
+        options.keep_gradients = false;
+        ExpectSameBits(kept, RunModel(config, batch, options, /*spare_rows=*/1));
+        ModelUnderTest model(config, {.compute_dtype = dtype,
+                                      .batch_size = c.batch_size,
+                                      .seq_length = c.seq_length,
+                                      .recompute = recompute,
+                                      .keep_gradients = false});
+        model.SetWeights(RandomWeights(config, 1));
+        model.Run(batch, /*loss_scale=*/256);
+        ExpectSameBits(kept, model.Run(batch, /*loss_scale=*/256));  // in used memory
+        ExpectZeroPadding(model.model());
+      }
     }
   }
 }
@@ -201,11 +246,30 @@ TEST(MemoryPlan, RecomputationAndInferenceNeedLess) {
   EXPECT_NEAR(static_cast<double>(plan.params), 2.0 * 162322944, 1e5);
   EXPECT_NEAR(static_cast<double>(plan.grads), 4.0 * 162322944, 1e5);
   options.recompute = true;
-  EXPECT_LT(5 * model::GptNeox::Plan(config, options).activations, plan.activations);
+  EXPECT_LT(4 * model::GptNeox::Plan(config, options).activations, plan.activations);
   options.gradients = false;
   const model::MemoryPlan inference = model::GptNeox::Plan(config, options);
   EXPECT_EQ(inference.grads, 0);
-  EXPECT_LT(10 * inference.activations, plan.activations);
+  EXPECT_LT(8 * inference.activations, plan.activations);
+}
+
+// All gradients but the head's and the last layer's can take the place of activations.
+TEST(MemoryPlan, GradientsThatAreNotKeptLieOverActivations) {
+  const model::ModelConfig config = ConfigFromText("preset: \"pythia-160m\"");
+  for (const DType dtype : {DType::kBFloat16, DType::kFloat32}) {
+    model::ModelOptions options{.compute_dtype = dtype, .batch_size = 1, .seq_length = 2048};
+    const model::MemoryPlan kept = model::GptNeox::Plan(config, options);
+    options.keep_gradients = false;
+    const model::MemoryPlan shared = model::GptNeox::Plan(config, options);
+    EXPECT_EQ(shared.grads, kept.grads);
+    EXPECT_EQ(shared.params, kept.params);
+    const auto saved = static_cast<double>(kept.activations - shared.activations);
+    // Embedding and 11 layers, or all that 12 layers save (11 values of C a token and a bit).
+    const double lower_gradients = 4.0 * (50304.0 * 768 + 11 * 7087872.0);
+    const double saved_by_layers = static_cast<double>(DTypeSize(dtype)) * 2048 * 768 * 11 * 12;
+    EXPECT_GT(saved, 0.99 * std::min(lower_gradients, saved_by_layers));
+    EXPECT_LT(saved, 1.02 * lower_gradients);  // and the final LayerNorm's input
+  }
 }
 
 }  // namespace

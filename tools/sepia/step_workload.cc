@@ -32,7 +32,7 @@ Batch CutRows(const model::AttentionPlan& plan, const trainer::TrainSettings& se
 StepWorkload::StepWorkload(const trainer::TrainSettings& settings,
                            const std::vector<int32_t>& stream)
     : mesh_(dist::MakeSelfCommunicator(), /*tensor=*/1),
-      model_(settings.model, trainer::ModelOptionsOf(settings), mesh_),
+      model_(settings.model, trainer::ModelOptionsOf(settings, /*data_ranks=*/1), mesh_),
       ctx_{.num_threads = trainer::NumThreads(settings), .scratch = &model_.scratch()},
       optimizer_(
           {.lr = kLr, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .clip = 1.0},
