@@ -18,6 +18,16 @@ std::string ShellQuoted(const std::string& word) {
   return quoted + "'";
 }
 
+// A line of /proc/self/status.
+int64_t StatusBytes(const char* name) {
+  std::ifstream status("/proc/self/status");
+  for (std::string word; status >> word;) {
+    int64_t kib = 0;
+    if (word == name && status >> kib) return kib * 1024;
+  }
+  return 0;
+}
+
 }  // namespace
 
 std::string HostName() {
@@ -33,14 +43,9 @@ int64_t ResidentBytes() {
   return resident_pages * sysconf(_SC_PAGESIZE);
 }
 
-int64_t PeakResidentBytes() {
-  std::ifstream status("/proc/self/status");
-  for (std::string word; status >> word;) {
-    int64_t kib = 0;
-    if (word == "VmHWM:" && status >> kib) return kib * 1024;
-  }
-  return 0;
-}
+int64_t PeakResidentBytes() { return StatusBytes("VmHWM:"); }
+
+int64_t PeakMappedBytes() { return StatusBytes("VmPeak:"); }
 
 void ResetPeakResident() { std::ofstream("/proc/self/clear_refs") << "5"; }
 

@@ -16,6 +16,8 @@ int64_t ResidentBytes();
 int64_t PeakResidentBytes();
 // Where the system refuses, the peak goes on.
 void ResetPeakResident();
+// The most address space it has had; 0 where /proc does not say.
+int64_t PeakMappedBytes();
 
 // The command line, quoted for a shell; empty where /proc does not say.
 std::string CommandLine();
