@@ -15,6 +15,7 @@
 #include "data/tokenizer/tokenizer.h"
 #include "kernels/gemm_peak.h"
 #include "tools/sepia/command.h"
+#include "tools/sepia/memory_choices.h"
 #include "tools/sepia/set_option.h"
 #include "trainer/config.h"
 #include "trainer/data_check.h"
@@ -235,15 +236,21 @@ class Check {
     for (const auto& [name, bytes] : memory.rows()) {
       fmt::print("{:<12}  {:<12}{:>10}\n", "", name, FormatBytes(bytes));
     }
-    if (device_.bytes == 0) return;
-    if (memory.total() <= device_.bytes) {
+    if (device_.bytes > 0 && memory.total() <= device_.bytes) {
       fmt::print("{:<12}  fits in {}\n", "", FormatBytes(device_.bytes));
-      return;
     }
+    const std::vector<MemoryChoice> choices = MemoryChoices(s_, data_ranks_);
+    Print("choices", "that trade memory for time (total of one rank; * is set)");
+    const double added =
+        RecomputedShare(s_.model, attention_rows_ * s_.data.sequence_length, attention_);
+    for (const std::string& line : DescribeChoices(s_, choices, device_.bytes, added)) {
+      fmt::print("{:<12}  {}\n", "", line);
+    }
+    if (device_.bytes == 0 || memory.total() <= device_.bytes) return;
+    const std::string fitting = ChoiceThatFits(choices, device_.bytes);
     const std::string message = fmt::format(
-        "{} a rank do not fit in {}; lower batch.micro, set recompute: true, or use more tensor "
-        "ranks",
-        FormatBytes(memory.total()), FormatBytes(device_.bytes));
+        "{} a rank do not fit in {}; {}", FormatBytes(memory.total()), FormatBytes(device_.bytes),
+        fitting.empty() ? "use more tensor ranks or a shorter data.sequence_length" : fitting);
     (device_.given ? problems_ : warnings_).push_back(message);
   }
 
