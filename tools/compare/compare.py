@@ -13,18 +13,32 @@ import paced
 import report
 
 TORCH_MASKS = ["causal", "dense_sep"]
-HF_VARIANTS = {
+HF_ATTENTION = {
     "sdpa": ["--attention", "full"],
     "eager": ["--attention", "full", "--implementation", "eager"],
-    "compile": ["--attention", "full", "--compile"],
     "dense-mask": ["--attention", "sep"],
-    "dense-mask-compile": ["--attention", "sep", "--compile"],
     "flex": ["--attention", "full", "--implementation", "flex_attention"],
 }
+HF_OPTIONS = ["compile", "bf16-weights", "checkpointing"]
 
 
 def words(text):
     return text.split(",")
+
+
+def hf_arguments(variant):
+    """Of torch_step.py, for "sdpa", "dense-mask+compile", "sdpa+bf16-weights+checkpointing"."""
+    attention, *options = variant.split("+")
+    if attention not in HF_ATTENTION or not set(options) <= set(HF_OPTIONS):
+        sys.exit(f"--hf {variant}: one of {', '.join(HF_ATTENTION)}, then any of "
+                 f"{', '.join('+' + option for option in HF_OPTIONS)}")
+    return [*HF_ATTENTION[attention], *(f"--{option}" for option in options)]
+
+
+def sepia_arguments(variant):
+    """Of sepia bench step, for "sep", "full", "sep+recompute"."""
+    attention, *options = variant.split("+")
+    return ["--attention", attention, *(f"--{option}" for option in options)]
 
 
 def parse_args():
@@ -58,10 +72,9 @@ def parse_args():
     step.add_argument("--window", type=int, default=64)
     step.add_argument("--density", type=float, default=0.16)
     step.add_argument("--dtype", choices=["bf16", "fp32"], default="bf16")
-    step.add_argument("--bf16-weights", action="store_true", help="PyTorch without fp32 masters")
-    step.add_argument("--recompute", action="store_true", help="on both sides")
-    step.add_argument("--hf", type=words, default=["sdpa", "dense-mask"], help=",".join(HF_VARIANTS))
-    step.add_argument("--attention", default="sep,full", help="ours: sep, full")
+    step.add_argument("--hf", type=words, default=["sdpa", "dense-mask"],
+                      help=f"{', '.join(HF_ATTENTION)}; with +{', +'.join(HF_OPTIONS)}")
+    step.add_argument("--attention", default="sep,full", help="ours: sep, full; with +recompute")
 
     tokenizer = commands.add_parser("tokenizer", parents=[common], help="against HF tokenizers")
     tokenizer.set_defaults(run=compare_tokenizer)
@@ -103,6 +116,7 @@ def print_times(rows, extra_columns=(), extra=lambda row: ()):
 def describe(row):
     keys = ("kind", "attention", "dtype", "isa", "attention_isa")
     parts = [str(row[key]) for key in keys if key in row]
+    parts += ["recompute"] * row.get("recompute", False)
     return "Sepia " + " ".join(parts)
 
 
@@ -123,14 +137,12 @@ def compare_attention(args):
 
 def compare_step(args):
     shared = flags(args, ["model", "seq", "micro", "window", "density", "dtype", "threads"])
-    torch_only = ["--bf16-weights"] * args.bf16_weights + ["--checkpointing"] * args.recompute
-    programs = [paced.script(f"HF {name}", "torch_step.py",
-                             [*shared, *torch_only, *HF_VARIANTS[name]]) for name in args.hf]
+    programs = [paced.script(f"HF {name}", "torch_step.py", [*shared, *hf_arguments(name)])
+                for name in args.hf]
     # One process each, for the memory's sake.
     for attention in words(args.attention):
         programs.append(paced.sepia("Sepia", [
-            "step", *shared, "--attention", attention, "--steps", str(args.rounds),
-            *["--recompute"] * args.recompute], args.sepia))
+            "step", *shared, *sepia_arguments(attention), "--steps", str(args.rounds)], args.sepia))
     rows = run(programs, args, "step")
     versions = {key: rows[0][2][key] for key in ("torch", "transformers") if key in rows[0][2]}
     print(report.heading(args.threads, **versions))
