@@ -169,7 +169,6 @@ TEST(MemoryPlanTest, IsWhatAStepTakes) {
 #endif
   ExpectGrowthAsPlanned("pythia-70m", "BF16", 16);
   ExpectGrowthAsPlanned("pythia-160m", "FP32", 16);
-  ExpectGrowthAsPlanned("pythia-160m", "BF16", 16);
   // Activations and scratch are a part that counts.
   ExpectGrowthAsPlanned("pythia-14m", "FP32", 512);
   ExpectGrowthAsPlanned("pythia-14m", "BF16", 512, {"recompute=true"});
