@@ -31,9 +31,8 @@ void RemoveOne(const fs::path& path, bool is_directory) {
 
 void MakeDirectory(const std::string& path) {
   if (ActiveFileCalls().MakeDirectory(path) == 0) return;
-  const int error = errno;
-  if (error == EEXIST && IsDirectory(path)) return;
-  throw CannotWrite(path, error);
+  if (errno != EEXIST) throw CannotWrite(path, errno);
+  if (!IsDirectory(path)) throw CannotWrite(path, ENOTDIR);
 }
 
 bool ExchangePaths(const std::string& a, const std::string& b) {

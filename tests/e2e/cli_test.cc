@@ -213,7 +213,7 @@ TEST(BadInput, CommandLines) {
   const std::vector<BadCase> cases = {
       {{}, 2, {"needs a command", "train"}},
       {{"tokenizr"}, 2, {"tokenizr", "did you mean \"tokenizer\""}},
-      {{"bench", "nope"}, 2, {"nope", "attention, gemm, roofline, step, tokenizer"}},
+      {{"bench", "nope"}, 2, {"nope", "attention, checkpoint, gemm, roofline"}},
       {{"probe", "--modle", "x"}, 2, {"--modle", "did you mean \"--model\""}},
       {{"probe"}, 2, {"--model", "sepia probe --help"}},
       {{"train", "x", "--steps", "-1"}, 2, {"--steps", "-1 is too small"}},
