@@ -2,12 +2,15 @@
 #include <mpi.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <exception>
+#include <thread>
 #include <vector>
 
 #include "base/check.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "dist/communicator.h"
 #include "dist/group_communicator.h"
 #include "dist/launcher.h"
@@ -20,8 +23,11 @@ namespace {
 constexpr size_t kMaxMessage = size_t{1} << 30;
 constexpr int kTag = 1;
 
-// MPI from initialisation to the end of the last communicator. Errors of MPI itself end the job
-// (MPI_ERRORS_ARE_FATAL is the default).
+// Longer than the watchdog waits, unless it was told to wait longer or not to watch.
+constexpr auto kLongestStay = std::chrono::minutes(11);
+
+// MPI from initialisation to the end of the last communicator. Communicators made from the world
+// inherit its error handler.
 class MpiRuntime {
  public:
   MpiRuntime() {
@@ -34,6 +40,7 @@ class MpiRuntime {
                       "this MPI library allows no calls from a second thread "
                       "(MPI_THREAD_SERIALIZED); use Open MPI as Debian builds it");
     }
+    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
   }
   // After a failure other ranks may never come to MPI_Finalize: then this process just ends.
   ~MpiRuntime() {
@@ -59,6 +66,7 @@ class MpiTransport final : public Transport {
   void Exchange(std::span<const std::span<const std::byte>> outgoing,
                 std::span<const std::span<std::byte>> incoming) override {
     requests_.clear();
+    expected_.clear();
     for (int step = 1; step < size_; ++step) {
       const int from = (rank_ + size_ - step) % size_;
       auto rest = incoming[static_cast<size_t>(from)];
@@ -66,6 +74,7 @@ class MpiTransport final : public Transport {
         const auto piece = rest.first(std::min(rest.size(), kMaxMessage));
         MPI_Irecv(piece.data(), static_cast<int>(piece.size()), MPI_BYTE, from, kTag, comm_,
                   &requests_.emplace_back());
+        expected_.push_back(static_cast<int>(piece.size()));
         rest = rest.subspan(piece.size());
       }
     }
@@ -79,7 +88,10 @@ class MpiTransport final : public Transport {
         rest = rest.subspan(piece.size());
       }
     }
-    MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE);
+    statuses_.resize(requests_.size());
+    const int result =
+        MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), statuses_.data());
+    if (result != MPI_SUCCESS || !SizesAreAsExpected()) StayForTheWatchdog();
   }
 
   std::unique_ptr<Transport> Split(int color, int key) override {
@@ -93,11 +105,33 @@ class MpiTransport final : public Transport {
   void Abort(int exit_code) override { std::_Exit(exit_code); }
 
  private:
+  bool SizesAreAsExpected() const {
+    for (size_t i = 0; i < expected_.size(); ++i) {  // receives come first
+      int size = 0;
+      MPI_Get_count(&statuses_[i], MPI_BYTE, &size);
+      if (size != expected_[i]) return false;
+    }
+    return true;
+  }
+
+  // A message of another size means that ranks called different collectives: there is nothing right
+  // to go on with. The watchdog compares the ranks' calls and names the one that differs, so this
+  // call stays under way until it ends the job.
+  [[noreturn]] void StayForTheWatchdog() {
+    LogWarn(
+        "a message of another size than this collective's came in: ranks have called different "
+        "collectives, or MPI has failed");
+    std::this_thread::sleep_for(kLongestStay);
+    std::_Exit(static_cast<int>(ExitCode::kHang));
+  }
+
   std::shared_ptr<MpiRuntime> runtime_;
   MPI_Comm comm_;
   int rank_ = 0;
   int size_ = 0;
-  std::vector<MPI_Request> requests_;
+  std::vector<MPI_Request> requests_;  // receives, then sends
+  std::vector<MPI_Status> statuses_;
+  std::vector<int> expected_;  // bytes of each receive
 };
 
 }  // namespace

@@ -242,7 +242,8 @@ class Sweep {
     const PanelRows keys = {head_, task_.segment, panel, 1};
     for (int64_t r = 0; r < kPanelKeys; ++r) {
       const std::byte* ds = ColumnsRow(ds_columns, t, r);
-      for (uint32_t visible = VisibleQueries(tile, panel, r); visible != 0;
+      // Behind the tile's end lie keys that are not there.
+      for (uint32_t visible = VisibleQueries(tile, panel, r) & BitRange(0, tile.size); visible != 0;
            visible &= visible - 1) {
         const int query = __builtin_ctz(visible);
         float* sums = arrays_.Dq(t) + query / 4 % 2 * kTileFloats + ColumnOfQuery(query);
