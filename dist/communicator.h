@@ -53,10 +53,14 @@ class Pending {
   std::function<void()> wait_;
 };
 
-// What one rank sent to the other ranks of a group.
+// What one rank sent to the other ranks of a group, and the time that took.
 struct Traffic {
   int64_t operations = 0;
   int64_t bytes_sent = 0;
+  // Time that collectives ran, waiting for other ranks included, and the part of it that somebody
+  // spent in Pending::Wait() or Barrier(): the rest was hidden behind computation.
+  double busy_seconds = 0;
+  double waited_seconds = 0;
 };
 
 class Communicator {

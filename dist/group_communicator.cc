@@ -12,18 +12,28 @@
 #include <fmt/format.h>
 
 #include "base/check.h"
+#include "base/clock.h"
+#include "dist/message_sizes.h"
 #include "dist/reduce.h"
 
 namespace sepia::dist {
 namespace {
 
-// Data of one rank that is in flight to one other at a time, which bounds the staging memory.
-constexpr int64_t kSegmentBytes = int64_t{1} << 20;
-// Up to this size one round of messages is faster than less data in two.
-constexpr int64_t kSmallBytes = 2048;
-
 using Bytes = std::span<std::byte>;
 using ConstBytes = std::span<const std::byte>;
+
+// Adds the time of a scope, also when it is left by an exception.
+class TimeInto {
+ public:
+  explicit TimeInto(std::atomic<int64_t>& nanoseconds) : nanoseconds_(nanoseconds) {}
+  ~TimeInto() { nanoseconds_ += static_cast<int64_t>(timer_.Seconds() * 1e9); }
+  TimeInto(const TimeInto&) = delete;
+  TimeInto& operator=(const TimeInto&) = delete;
+
+ private:
+  std::atomic<int64_t>& nanoseconds_;
+  const Timer timer_;
+};
 
 template <typename T>
 std::span<T> Part(T* base, int64_t begin, int64_t size) {
@@ -49,7 +59,7 @@ class GroupCommunicator final : public Communicator {
                     std::string_view label) override {
     CheckOnHost(data);
     return Start("AllReduce", label, data.num_bytes(), [=, this] {
-      data.num_bytes() <= kSmallBytes ? ReduceSmall(data, op) : ReduceLarge(data, op);
+      data.num_bytes() <= kSmallAllReduceBytes ? ReduceSmall(data, op) : ReduceLarge(data, op);
     });
   }
 
@@ -96,7 +106,12 @@ class GroupCommunicator final : public Communicator {
 
   void Abort(int exit_code) override { transport_->Abort(exit_code); }
 
-  Traffic traffic() const override { return {operations_.load(), bytes_sent_.load()}; }
+  Traffic traffic() const override {
+    return {.operations = operations_.load(),
+            .bytes_sent = bytes_sent_.load(),
+            .busy_seconds = 1e-9 * static_cast<double>(busy_.load()),
+            .waited_seconds = 1e-9 * static_cast<double>(waited_.load())};
+  }
   std::shared_ptr<FlightRecorder> recorder() override { return queue_->recorder(); }
 
  private:
@@ -108,12 +123,16 @@ class GroupCommunicator final : public Communicator {
   Pending Start(const char* operation, std::string_view label, int64_t bytes, Work work) {
     FlightRecorder& recorder = *queue_->recorder();
     const int64_t call = recorder.Asked(title_, ++operations_, operation, label, bytes);
-    auto done = queue_->Push([&recorder, call, work = std::move(work)] {
+    auto done = queue_->Push([this, &recorder, call, work = std::move(work)] {
+      const TimeInto time(busy_);
       recorder.Started(call);
       work();
       recorder.Done(call);
     });
-    return Pending([done = std::move(done)] { done.get(); });
+    return Pending([this, done = std::move(done)] {
+      const TimeInto time(waited_);
+      done.get();
+    });
   }
 
   // outgoing(r) and incoming(r): the bytes for and from rank r.
@@ -209,6 +228,7 @@ class GroupCommunicator final : public Communicator {
   std::vector<std::byte> staging_;
   std::atomic<int64_t> operations_ = 0;
   std::atomic<int64_t> bytes_sent_ = 0;
+  std::atomic<int64_t> busy_ = 0, waited_ = 0;  // nanoseconds
 };
 
 }  // namespace

@@ -211,8 +211,10 @@ class NcclCommunicator final : public Communicator {
   void Abort(int exit_code) override { host_->Abort(exit_code); }
 
   Traffic traffic() const override {
-    const Traffic of_host = host_->traffic();
-    return {operations_ + of_host.operations, bytes_sent_ + of_host.bytes_sent};
+    Traffic traffic = host_->traffic();
+    traffic.operations += operations_;
+    traffic.bytes_sent += bytes_sent_;
+    return traffic;
   }
 
  private:

@@ -1,6 +1,7 @@
 #include "dist/thread_ranks.h"
 
 #include <algorithm>
+#include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <cstring>
@@ -137,18 +138,58 @@ class ThreadTransport final : public Transport {
   int64_t splits_ = 0;
 };
 
+// A link that every rank shares with no other: what it sends and what it receives take their time,
+// side by side, in which the processor is free.
+class ThrottledTransport final : public Transport {
+ public:
+  ThrottledTransport(std::unique_ptr<Transport> inner, double bytes_per_second)
+      : inner_(std::move(inner)), bytes_per_second_(bytes_per_second) {}
+
+  int rank() const override { return inner_->rank(); }
+  int size() const override { return inner_->size(); }
+
+  void Exchange(std::span<const std::span<const std::byte>> outgoing,
+                std::span<const std::span<std::byte>> incoming) override {
+    inner_->Exchange(outgoing, incoming);
+    const auto bytes = static_cast<double>(std::max(Bytes(outgoing), Bytes(incoming)));
+    std::this_thread::sleep_for(std::chrono::duration<double>(bytes / bytes_per_second_));
+  }
+
+  std::unique_ptr<Transport> Split(int color, int key) override {
+    return std::make_unique<ThrottledTransport>(inner_->Split(color, key), bytes_per_second_);
+  }
+
+  void Abort(int exit_code) override { inner_->Abort(exit_code); }
+
+ private:
+  template <typename Messages>
+  size_t Bytes(const Messages& messages) const {
+    size_t bytes = 0;
+    for (size_t r = 0; r < messages.size(); ++r) {
+      if (static_cast<int>(r) != rank()) bytes += messages[r].size();
+    }
+    return bytes;
+  }
+
+  std::unique_ptr<Transport> inner_;
+  double bytes_per_second_;
+};
+
 }  // namespace
 
-void RunThreadRanks(int size,
-                    const std::function<void(std::unique_ptr<Communicator> world)>& body) {
+void RunThreadRanks(int size, const std::function<void(std::unique_ptr<Communicator> world)>& body,
+                    double bytes_per_second) {
   World world;
   const auto board = std::make_shared<Board>(world, size);
   std::vector<std::thread> threads;
   for (int rank = 0; rank < size; ++rank) {
     threads.emplace_back([&, rank] {
       try {
-        body(MakeGroupCommunicator(std::make_shared<ThreadTransport>(board, rank, size),
-                                   std::make_shared<WorkQueue>(), "world"));
+        std::unique_ptr<Transport> transport = std::make_unique<ThreadTransport>(board, rank, size);
+        if (bytes_per_second > 0) {
+          transport = std::make_unique<ThrottledTransport>(std::move(transport), bytes_per_second);
+        }
+        body(MakeGroupCommunicator(std::move(transport), std::make_shared<WorkQueue>(), "world"));
       } catch (...) {
         world.Fail(std::current_exception());
       }

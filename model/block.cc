@@ -20,9 +20,38 @@ TensorView Matrix(TensorView x) {
   return x.Reshaped({rows, x.num_elements() / rows});
 }
 
-void SumOverTensorRanks(Context& ctx, const BlockContext& block, TensorView partial,
-                        std::string_view label) {
-  block.mesh.tensor().AllReduce(ctx, partial, dist::ReduceOp::kSum, label).Wait();
+// The rows of a chunk in a tensor that has all of them.
+TensorView Cut(TensorView x, const RowChunk& chunk) { return x.Rows(chunk.begin, chunk.rows); }
+ConstTensorView Cut(ConstTensorView x, const RowChunk& chunk) {
+  return x.Rows(chunk.begin, chunk.rows);
+}
+
+// Chunks add up: the first one begins the weight gradients as the whole would.
+GradMode ModeOf(const BlockBackwardArgs& args, const RowChunk& chunk) {
+  return chunk.index == 0 ? args.grad_mode : GradMode::kAccumulate;
+}
+
+// ln1, ln2 = LayerNorms of x.
+void Norm1(Context& ctx, const BlockContext& b, const BlockWeights& w, const BlockActivations& a,
+           ConstTensorView x, const RowChunk& c) {
+  LayerNormForward(ctx, {.x = Cut(x, c),
+                         .gamma = w.ln1_gamma,
+                         .beta = w.ln1_beta,
+                         .y = Cut(a.ln1, c),
+                         .mean = Cut(a.mean1, c),
+                         .rstd = Cut(a.rstd1, c),
+                         .eps = b.layer_norm_eps});
+}
+
+void Norm2(Context& ctx, const BlockContext& b, const BlockWeights& w, const BlockActivations& a,
+           ConstTensorView x, const RowChunk& c) {
+  LayerNormForward(ctx, {.x = Cut(x, c),
+                         .gamma = w.ln2_gamma,
+                         .beta = w.ln2_beta,
+                         .y = Cut(a.ln2, c),
+                         .mean = Cut(a.mean2, c),
+                         .rstd = Cut(a.rstd2, c),
+                         .eps = b.layer_norm_eps});
 }
 
 // lse is left alone when keys come from a cache: nothing runs backward then.
@@ -45,43 +74,46 @@ void AttentionCore(Context& ctx, const BlockContext& b, const BlockActivations& 
                         .out = Prefix(a.attention, {rows, heads, head_dim})});
 }
 
-// partial (+)= dense(attention(rotary(qkv(ln1(x))))) without dense's bias.
-void AttentionForward(Context& ctx, const BlockForwardArgs& args, ConstTensorView x,
-                      TensorView partial, GradMode mode) {
+// attention(rotary(qkv(ln1(x)))).
+void AttentionForward(Context& ctx, const BlockForwardArgs& args, GatheredRows& x) {
   const BlockWeights& w = args.weights;
   const BlockActivations& a = args.activations;
   const BlockContext& b = args.block;
-  LayerNormForward(ctx, {.x = x,
-                         .gamma = w.ln1_gamma,
-                         .beta = w.ln1_beta,
-                         .y = a.ln1,
-                         .mean = a.mean1,
-                         .rstd = a.rstd1,
-                         .eps = b.layer_norm_eps});
-  LinearForward(ctx, {.x = a.ln1, .weight = w.qkv, .bias = w.qkv_bias, .y = Matrix(a.qkv)});
+  for (const RowChunk& c : b.rows.chunks()) {
+    x.Wait(c);
+    Norm1(ctx, b, w, a, x.rows(), c);
+    LinearForward(
+        ctx, {.x = Cut(a.ln1, c), .weight = w.qkv, .bias = w.qkv_bias, .y = Cut(Matrix(a.qkv), c)});
+  }
   RotaryForward(ctx, {.qkv = a.qkv, .cos = b.cos, .sin = b.sin});
   AttentionCore(ctx, b, a);
-  LinearForward(
-      ctx, {.x = Matrix(a.attention), .weight = w.dense, .bias = {}, .y = partial, .mode = mode});
 }
 
-// dpartial (+)= gradient of ln1's input, given the gradient dy of AttentionForward's result.
-void AttentionBackward(Context& ctx, const BlockBackwardArgs& args, ConstTensorView x,
-                       ConstTensorView dy, TensorView dpartial, GradMode mode) {
-  const BlockWeights& w = args.weights;
+// partial = dense(attention) without dense's bias.
+void DenseForward(Context& ctx, const BlockForwardArgs& args, TensorView partial,
+                  const RowChunk& c) {
+  LinearForward(ctx, {.x = Cut(Matrix(args.activations.attention), c),
+                      .weight = args.weights.dense,
+                      .bias = {},
+                      .y = Cut(partial, c)});
+}
+
+// d_qkv and the gradients of dense, given the gradient dy of DenseForward's result.
+void AttentionBackward(Context& ctx, const BlockBackwardArgs& args, GatheredRows& dy) {
   const BlockActivations& a = args.activations;
-  const BlockGradients& g = args.gradients;
   const BlockContext& b = args.block;
   const TensorView d_attention = Prefix(args.temporaries.d_width, a.attention.shape());
   const TensorView d_qkv = Prefix(args.temporaries.wide, a.qkv.shape());
-  const TensorView d_ln1 = Prefix(args.temporaries.d_width, a.ln1.shape());
-  LinearBackward(ctx, {.x = Matrix(a.attention),
-                       .weight = w.dense,
-                       .dy = dy,
-                       .dx = Matrix(d_attention),
-                       .dweight = g.dense,
-                       .dbias = {},
-                       .grad_mode = args.grad_mode});
+  for (const RowChunk& c : b.rows.chunks()) {
+    dy.Wait(c);
+    LinearBackward(ctx, {.x = Cut(Matrix(a.attention), c),
+                         .weight = args.weights.dense,
+                         .dy = Cut(dy.rows(), c),
+                         .dx = Cut(Matrix(d_attention), c),
+                         .dweight = args.gradients.dense,
+                         .dbias = {},
+                         .grad_mode = ModeOf(args, c)});
+  }
   SepAttentionBackward(ctx, {.qkv = a.qkv,
                              .index = b.index,
                              .window = b.window,
@@ -90,141 +122,191 @@ void AttentionBackward(Context& ctx, const BlockBackwardArgs& args, ConstTensorV
                              .dout = d_attention,
                              .dqkv = d_qkv});
   RotaryBackward(ctx, {.qkv = d_qkv, .cos = b.cos, .sin = b.sin});
-  LinearBackward(ctx, {.x = a.ln1,
+}
+
+// dpartial (+)= gradient of ln1's input, given d_qkv.
+void QkvBackward(Context& ctx, const BlockBackwardArgs& args, ConstTensorView x,
+                 TensorView dpartial, GradMode mode, const RowChunk& c) {
+  const BlockWeights& w = args.weights;
+  const BlockActivations& a = args.activations;
+  const BlockGradients& g = args.gradients;
+  const TensorView d_qkv = Prefix(args.temporaries.wide, a.qkv.shape());
+  const TensorView d_ln1 = Prefix(args.temporaries.d_width, a.ln1.shape());
+  if (args.block.recompute_norms) Norm1(ctx, args.block, w, a, x, c);
+  LinearBackward(ctx, {.x = Cut(a.ln1, c),
                        .weight = w.qkv,
-                       .dy = Matrix(d_qkv),
-                       .dx = d_ln1,
+                       .dy = Cut(Matrix(d_qkv), c),
+                       .dx = Cut(d_ln1, c),
                        .dweight = g.qkv,
                        .dbias = g.qkv_bias,
-                       .grad_mode = args.grad_mode});
-  LayerNormBackward(ctx, {.x = x,
+                       .grad_mode = ModeOf(args, c)});
+  LayerNormBackward(ctx, {.x = Cut(x, c),
                           .gamma = w.ln1_gamma,
-                          .mean = a.mean1,
-                          .rstd = a.rstd1,
-                          .dy = d_ln1,
-                          .dx = dpartial,
+                          .mean = Cut(a.mean1, c),
+                          .rstd = Cut(a.rstd1, c),
+                          .dy = Cut(d_ln1, c),
+                          .dx = Cut(dpartial, c),
                           .dgamma = g.ln1_gamma,
                           .dbeta = g.ln1_beta,
                           .dx_mode = mode,
-                          .grad_mode = args.grad_mode});
+                          .grad_mode = ModeOf(args, c)});
 }
 
 // partial (+)= down(gelu(up(ln2(x)))) without down's bias.
 void MlpForward(Context& ctx, const BlockForwardArgs& args, ConstTensorView x, TensorView partial,
-                GradMode mode) {
+                GradMode mode, const RowChunk& c) {
   const BlockWeights& w = args.weights;
   const BlockActivations& a = args.activations;
-  const BlockContext& b = args.block;
-  const TensorView gelu = Prefix(args.temporaries.wide, a.up.shape());
-  LayerNormForward(ctx, {.x = x,
-                         .gamma = w.ln2_gamma,
-                         .beta = w.ln2_beta,
-                         .y = a.ln2,
-                         .mean = a.mean2,
-                         .rstd = a.rstd2,
-                         .eps = b.layer_norm_eps});
-  LinearForward(ctx, {.x = a.ln2, .weight = w.up, .bias = {}, .y = a.up});
-  BiasGeluForward(ctx, {.x = a.up, .bias = w.up_bias, .y = gelu, .kind = b.gelu});
-  LinearForward(ctx, {.x = gelu, .weight = w.down, .bias = {}, .y = partial, .mode = mode});
+  const TensorView gelu = Cut(Prefix(args.temporaries.wide, a.up.shape()), c);
+  Norm2(ctx, args.block, w, a, x, c);
+  LinearForward(ctx, {.x = Cut(a.ln2, c), .weight = w.up, .bias = {}, .y = Cut(a.up, c)});
+  BiasGeluForward(ctx, {.x = Cut(a.up, c), .bias = w.up_bias, .y = gelu, .kind = args.block.gelu});
+  LinearForward(ctx, {.x = gelu, .weight = w.down, .bias = {}, .y = Cut(partial, c), .mode = mode});
 }
 
-// dpartial (+)= gradient of ln2's input, given the gradient dy of MlpForward's result.
+// dpartial = gradient of ln2's input, given the gradient dy of MlpForward's result.
 void MlpBackward(Context& ctx, const BlockBackwardArgs& args, ConstTensorView x, ConstTensorView dy,
-                 TensorView dpartial, GradMode mode) {
+                 TensorView dpartial, const RowChunk& c) {
   const BlockWeights& w = args.weights;
   const BlockActivations& a = args.activations;
   const BlockGradients& g = args.gradients;
-  const TensorView d_mlp = Prefix(args.temporaries.wide, a.up.shape());
-  const TensorView d_ln2 = Prefix(args.temporaries.d_width, a.ln2.shape());
-  const TensorView gelu = a.up;    // in its place
-  LinearBackward(ctx, {.x = a.up,  // of this shape; only dx is asked for
+  const TensorView d_mlp = Cut(Prefix(args.temporaries.wide, a.up.shape()), c);
+  const TensorView d_ln2 = Cut(Prefix(args.temporaries.d_width, a.ln2.shape()), c);
+  const TensorView gelu = Cut(a.up, c);  // in its place
+  const GradMode grad_mode = ModeOf(args, c);
+  if (args.block.recompute_norms) Norm2(ctx, args.block, w, a, x, c);
+  LinearBackward(ctx, {.x = gelu,  // of this shape; only dx is asked for
                        .weight = w.down,
-                       .dy = dy,
+                       .dy = Cut(dy, c),
                        .dx = d_mlp,
                        .dweight = {},
                        .dbias = {},
-                       .grad_mode = args.grad_mode});
-  BiasGeluBackward(ctx, {.x = a.up,
+                       .grad_mode = grad_mode});
+  BiasGeluBackward(ctx, {.x = Cut(a.up, c),
                          .bias = w.up_bias,
                          .dy = d_mlp,
                          .dx = d_mlp,
                          .dbias = g.up_bias,
                          .y = gelu,
                          .kind = args.block.gelu,
-                         .grad_mode = args.grad_mode});
+                         .grad_mode = grad_mode});
   LinearBackward(ctx, {.x = gelu,
                        .weight = w.down,
-                       .dy = dy,
+                       .dy = Cut(dy, c),
                        .dx = {},
                        .dweight = g.down,
                        .dbias = {},
-                       .grad_mode = args.grad_mode});
-  LinearBackward(ctx, {.x = a.ln2,
+                       .grad_mode = grad_mode});
+  LinearBackward(ctx, {.x = Cut(a.ln2, c),
                        .weight = w.up,
                        .dy = d_mlp,
                        .dx = d_ln2,
                        .dweight = g.up,
                        .dbias = {},
-                       .grad_mode = args.grad_mode});
-  LayerNormBackward(ctx, {.x = x,
+                       .grad_mode = grad_mode});
+  LayerNormBackward(ctx, {.x = Cut(x, c),
                           .gamma = w.ln2_gamma,
-                          .mean = a.mean2,
-                          .rstd = a.rstd2,
+                          .mean = Cut(a.mean2, c),
+                          .rstd = Cut(a.rstd2, c),
                           .dy = d_ln2,
-                          .dx = dpartial,
+                          .dx = Cut(dpartial, c),
                           .dgamma = g.ln2_gamma,
                           .dbeta = g.ln2_beta,
-                          .dx_mode = mode,
-                          .grad_mode = args.grad_mode});
+                          .grad_mode = grad_mode});
+}
+
+// The sum over ranks of what a half (or both) computed, in the memory that all calls share.
+RowSum SumOf(const BlockContext& block, const BlockTemporaries& t, ConstTensorView own_rows,
+             std::string_view label) {
+  const int64_t width = own_rows.dim(1);
+  return block.rows.Sum(Prefix(t.partial, {block.rows.padded_rows(), width}),
+                        Prefix(t.own, own_rows.shape()), label);
 }
 
 // y = x + attention(ln1(x)) + mlp(ln2(x)); both halves meet in one reduction.
 void ParallelForward(Context& ctx, const BlockForwardArgs& args) {
   const BlockWeights& w = args.weights;
-  const TensorView partial = Prefix(args.temporaries.partial, args.x.shape());
-  AttentionForward(ctx, args, args.x, partial, GradMode::kOverwrite);
-  MlpForward(ctx, args, args.x, partial, GradMode::kAccumulate);
-  SumOverTensorRanks(ctx, args.block, partial, "block.forward");
-  AddBiasResidualForward(ctx, {args.x, partial, w.dense_bias, w.down_bias, args.y});
+  const ResidualRows& rows = args.block.rows;
+  GatheredRows x = rows.Gather(ctx, args.x, args.temporaries.x, "block.forward");
+  RowSum sum = SumOf(args.block, args.temporaries, args.x, "block.forward");
+  AttentionForward(ctx, args, x);
+  for (const RowChunk& c : rows.chunks()) {
+    DenseForward(ctx, args, sum.partial(), c);
+    MlpForward(ctx, args, x.rows(), sum.partial(), GradMode::kAccumulate, c);
+    sum.Start(ctx, c);
+  }
+  AddBiasResidualForward(ctx, {args.x, sum.Wait(), w.dense_bias, w.down_bias, args.y});
 }
 
 void ParallelBackward(Context& ctx, const BlockBackwardArgs& args) {
   const BlockGradients& g = args.gradients;
-  const TensorView dy = args.dx;
-  const TensorView dpartial = Prefix(args.temporaries.partial, dy.shape());
-  AddBiasResidualBackward(ctx, {dy, g.dense_bias, g.down_bias, args.grad_mode});
-  MlpBackward(ctx, args, args.x, dy, dpartial, GradMode::kOverwrite);
-  AttentionBackward(ctx, args, args.x, dy, dpartial, GradMode::kAccumulate);
-  SumOverTensorRanks(ctx, args.block, dpartial, "block.backward");
-  Add(ctx, {.a = dy, .b = dpartial, .y = args.dx});
+  const ResidualRows& rows = args.block.rows;
+  GatheredRows dy = rows.Gather(ctx, args.dx, args.temporaries.dy, "block.backward.dy");
+  GatheredRows x = rows.Gather(ctx, args.x, args.temporaries.x, "block.backward.x");
+  RowSum sum = SumOf(args.block, args.temporaries, args.x, "block.backward");
+  for (const RowChunk& c : rows.chunks()) {
+    dy.Wait(c);
+    x.Wait(c);
+    MlpBackward(ctx, args, x.rows(), dy.rows(), sum.partial(), c);
+  }
+  AddBiasResidualBackward(ctx, {dy.rows(), g.dense_bias, g.down_bias, args.grad_mode});
+  AttentionBackward(ctx, args, dy);
+  for (const RowChunk& c : rows.chunks()) {
+    QkvBackward(ctx, args, x.rows(), sum.partial(), GradMode::kAccumulate, c);
+    sum.Start(ctx, c);
+  }
+  Add(ctx, {.a = args.dx, .b = sum.Wait(), .y = args.dx});
 }
 
 // m = x + attention(ln1(x)); y = m + mlp(ln2(m)).
 void SequentialForward(Context& ctx, const BlockForwardArgs& args) {
   const BlockWeights& w = args.weights;
-  const TensorView partial = Prefix(args.temporaries.partial, args.x.shape());
+  const ResidualRows& rows = args.block.rows;
   const TensorView middle = args.activations.middle;
-  AttentionForward(ctx, args, args.x, partial, GradMode::kOverwrite);
-  SumOverTensorRanks(ctx, args.block, partial, "block.attention.forward");
-  AddBiasResidualForward(ctx, {args.x, partial, w.dense_bias, /*bias2=*/{}, middle});
-  MlpForward(ctx, args, middle, partial, GradMode::kOverwrite);
-  SumOverTensorRanks(ctx, args.block, partial, "block.mlp.forward");
-  AddBiasResidualForward(ctx, {middle, partial, w.down_bias, /*bias2=*/{}, args.y});
+  GatheredRows x = rows.Gather(ctx, args.x, args.temporaries.x, "block.attention.forward");
+  RowSum attention = SumOf(args.block, args.temporaries, args.x, "block.attention.forward");
+  AttentionForward(ctx, args, x);
+  for (const RowChunk& c : rows.chunks()) {
+    DenseForward(ctx, args, attention.partial(), c);
+    attention.Start(ctx, c);
+  }
+  AddBiasResidualForward(ctx, {args.x, attention.Wait(), w.dense_bias, /*bias2=*/{}, middle});
+  GatheredRows m = rows.Gather(ctx, middle, args.temporaries.x, "block.mlp.forward");
+  RowSum mlp = SumOf(args.block, args.temporaries, args.x, "block.mlp.forward");
+  for (const RowChunk& c : rows.chunks()) {
+    m.Wait(c);
+    MlpForward(ctx, args, m.rows(), mlp.partial(), GradMode::kOverwrite, c);
+    mlp.Start(ctx, c);
+  }
+  AddBiasResidualForward(ctx, {middle, mlp.Wait(), w.down_bias, /*bias2=*/{}, args.y});
 }
 
 void SequentialBackward(Context& ctx, const BlockBackwardArgs& args) {
   const BlockGradients& g = args.gradients;
-  const TensorView dy = args.dx;
-  const TensorView dmiddle = args.dx;
-  const TensorView dpartial = Prefix(args.temporaries.partial, dy.shape());
-  AddBiasResidualBackward(ctx, {dy, g.down_bias, /*dbias2=*/{}, args.grad_mode});
-  MlpBackward(ctx, args, args.activations.middle, dy, dpartial, GradMode::kOverwrite);
-  SumOverTensorRanks(ctx, args.block, dpartial, "block.mlp.backward");
-  Add(ctx, {.a = dy, .b = dpartial, .y = dmiddle});
-  AddBiasResidualBackward(ctx, {dmiddle, g.dense_bias, /*dbias2=*/{}, args.grad_mode});
-  AttentionBackward(ctx, args, args.x, dmiddle, dpartial, GradMode::kOverwrite);
-  SumOverTensorRanks(ctx, args.block, dpartial, "block.attention.backward");
-  Add(ctx, {.a = dmiddle, .b = dpartial, .y = args.dx});
+  const BlockTemporaries& t = args.temporaries;
+  const ResidualRows& rows = args.block.rows;
+  GatheredRows dy = rows.Gather(ctx, args.dx, t.dy, "block.mlp.backward.dy");
+  GatheredRows m = rows.Gather(ctx, args.activations.middle, t.x, "block.mlp.backward.x");
+  RowSum mlp = SumOf(args.block, t, args.x, "block.mlp.backward");
+  for (const RowChunk& c : rows.chunks()) {
+    dy.Wait(c);
+    m.Wait(c);
+    MlpBackward(ctx, args, m.rows(), dy.rows(), mlp.partial(), c);
+    mlp.Start(ctx, c);
+  }
+  AddBiasResidualBackward(ctx, {dy.rows(), g.down_bias, /*dbias2=*/{}, args.grad_mode});
+  Add(ctx, {.a = args.dx, .b = mlp.Wait(), .y = args.dx});
+  GatheredRows dm = rows.Gather(ctx, args.dx, t.dy, "block.attention.backward.dy");
+  GatheredRows x = rows.Gather(ctx, args.x, t.x, "block.attention.backward.x");
+  RowSum attention = SumOf(args.block, t, args.x, "block.attention.backward");
+  AttentionBackward(ctx, args, dm);
+  AddBiasResidualBackward(ctx, {dm.rows(), g.dense_bias, /*dbias2=*/{}, args.grad_mode});
+  for (const RowChunk& c : rows.chunks()) {
+    x.Wait(c);
+    QkvBackward(ctx, args, x.rows(), attention.partial(), GradMode::kOverwrite, c);
+    attention.Start(ctx, c);
+  }
+  Add(ctx, {.a = args.dx, .b = attention.Wait(), .y = args.dx});
 }
 
 }  // namespace

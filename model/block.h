@@ -4,8 +4,9 @@
 // Source: NeoX v1.0 transformer.py ParallelTransformerLayer; transformers modeling_gpt_neox.py.
 //
 // Under tensor parallelism qkv and up are cut by columns, dense and down by rows, so each rank
-// holds a partial sum after dense and down: one AllReduce in forward and one in backward (parallel
-// form). Row-parallel biases are added after it, once. Sizes below are those of the local shard.
+// holds a partial sum after dense and down: one sum over ranks in forward and one in backward
+// (parallel form), of which a rank keeps its rows of the residual stream (residual_rows.h).
+// Row-parallel biases are added after it, once. Sizes below are those of the local shard.
 #pragma once
 
 #include <cstdint>
@@ -13,11 +14,12 @@
 
 #include "base/arena.h"
 #include "base/attention_index.h"
-#include "dist/mesh.h"
+#include "base/integer.h"
 #include "kernels/context.h"
 #include "kernels/gelu.h"
 #include "kernels/weight.h"
 #include "model/model_config.h"
+#include "model/residual_rows.h"
 
 namespace sepia::model {
 
@@ -27,8 +29,12 @@ struct BlockShape {
   int64_t H, D;  // local heads, head dim
   int64_t F;     // local MLP width
   DType dtype;   // compute dtype
+  // Ranks that share the rows of the residual stream; 1: this rank has all of them.
+  int64_t row_ranks = 1;
 
   int64_t M() const { return B * T; }
+  int64_t padded_rows() const { return RoundUp(M(), row_ranks); }
+  int64_t own_rows() const { return padded_rows() / row_ranks; }  // R below
 };
 
 struct BlockWeights {
@@ -55,10 +61,11 @@ struct BlockActivations {
   TensorView ln1, mean1, rstd1;  // [M, C]; [M] fp32
   TensorView qkv;                // [B, T, H, 3, D], rotated
   TensorView attention, lse;     // [B, T, H, D]; [B, H, T] fp32
-  TensorView middle;             // [M, C], sequential form only
+  TensorView middle;             // [R, C], sequential form only
   TensorView ln2, mean2, rstd2;
   TensorView up;  // [M, F], before bias and GeLU
 };
+// When ranks share the rows, ln1 and ln2 are not allocated: the caller points both to one memory.
 BlockActivations AllocateBlockActivations(Arena& arena, const std::string& name,
                                           const BlockShape& shape, bool parallel_residual);
 
@@ -68,10 +75,14 @@ BlockActivations Narrow(const BlockActivations& activations, const BlockShape& s
 // Memory for values that live inside one call; all blocks share it. Two gradients that are never
 // alive together have one place.
 struct BlockTemporaries {
-  TensorView partial;  // >= [M, C]: sums before the reduction
+  TensorView partial;  // >= [padded M, C]: sums before the reduction
+  TensorView own;      // >= [R, C]: the rank's rows after it; `partial` itself when it has all
   TensorView d_width;  // >= [M, C]: gradient of attention, then of a LayerNorm's output
   // >= [M, max(3HD, F)]: GeLU's result; in backward the gradient of qkv or of GeLU
   TensorView wide;
+  // When ranks share the rows only:
+  TensorView x, dy;  // >= [padded M, C]: gathered
+  TensorView norm;   // >= [M, C]: ln1, then ln2, of any block
 };
 BlockTemporaries AllocateBlockTemporaries(Arena& arena, const BlockShape& shape, bool gradients);
 
@@ -86,7 +97,9 @@ struct KeyValueCache {
 
 // What all calls of one layer have in common.
 struct BlockContext {
-  dist::Mesh& mesh;
+  const ResidualRows& rows;
+  // ln1 and ln2 have one memory in all blocks: backward computes them again from the gathered x.
+  bool recompute_norms;
   bool parallel_residual;
   kernels::GeluKind gelu;
   float layer_norm_eps;
@@ -100,10 +113,10 @@ struct BlockContext {
 struct BlockForwardArgs {
   const BlockContext& block;
   const BlockWeights& weights;
-  ConstTensorView x;                    // [M, C] compute dtype
+  ConstTensorView x;                    // [R, C] compute dtype
   const BlockActivations& activations;  // written
   const BlockTemporaries& temporaries;
-  TensorView y;  // [M, C]; may be the memory of x when backward never runs
+  TensorView y;  // [R, C]; may be the memory of x when backward never runs
 };
 void BlockForward(kernels::Context& ctx, const BlockForwardArgs& args);
 
@@ -117,7 +130,7 @@ struct BlockBackwardArgs {
   const BlockTemporaries& temporaries;
   const BlockGradients& gradients;
   GradMode grad_mode;
-  TensorView dx;  // [M, C]: in the gradient of y, out that of x
+  TensorView dx;  // [R, C]: in the gradient of y, out that of x
 };
 void BlockBackward(kernels::Context& ctx, const BlockBackwardArgs& args);
 

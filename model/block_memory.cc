@@ -25,7 +25,7 @@ void ForEachActivation(BlockActivations& a, const BlockShape& s, bool parallel_r
   fn(a.qkv, "qkv", s.dtype, Shape{s.B, s.T, s.H, 3, s.D});
   fn(a.attention, "attention", s.dtype, Shape{s.B, s.T, s.H, s.D});
   fn(a.lse, "lse", DType::kFloat32, Shape{s.B, s.H, s.T});
-  if (!parallel_residual) fn(a.middle, "middle", s.dtype, width);
+  if (!parallel_residual) fn(a.middle, "middle", s.dtype, Shape{s.own_rows(), s.C});
   fn(a.ln2, "ln2", s.dtype, width);
   fn(a.mean2, "mean2", DType::kFloat32, rows);
   fn(a.rstd2, "rstd2", DType::kFloat32, rows);
@@ -39,6 +39,8 @@ BlockActivations AllocateBlockActivations(Arena& arena, const std::string& name,
   BlockActivations activations;
   ForEachActivation(activations, shape, parallel_residual,
                     [&](TensorView& tensor, const char* field, DType dtype, const Shape& dims) {
+                      const bool norm = &tensor == &activations.ln1 || &tensor == &activations.ln2;
+                      if (norm && shape.row_ranks > 1) return;
                       tensor = arena.Allocate(name + "." + field, dtype, dims);
                     });
   return activations;
@@ -55,11 +57,18 @@ BlockActivations Narrow(const BlockActivations& activations, const BlockShape& s
 
 BlockTemporaries AllocateBlockTemporaries(Arena& arena, const BlockShape& shape, bool gradients) {
   const int64_t M = shape.M();
+  const Shape all{shape.padded_rows(), shape.C};
+  const bool shared = shape.row_ranks > 1;
   BlockTemporaries t;
-  t.partial = arena.Allocate("partial", shape.dtype, {M, shape.C});
+  t.partial = arena.Allocate("partial", shape.dtype, all);
+  t.own = shared ? arena.Allocate("own", shape.dtype, {shape.own_rows(), shape.C}) : t.partial;
+  if (shared) t.x = arena.Allocate("x", shape.dtype, all);
+  if (shared) t.norm = arena.Allocate("norm", shape.dtype, {M, shape.C});
   const int64_t d_qkv = gradients ? 3 * shape.H * shape.D : 0;
   t.wide = arena.Allocate("wide", shape.dtype, {M, std::max(d_qkv, shape.F)});
-  if (gradients) t.d_width = arena.Allocate("d_width", shape.dtype, {M, shape.C});
+  if (!gradients) return t;
+  if (shared) t.dy = arena.Allocate("dy", shape.dtype, all);
+  t.d_width = arena.Allocate("d_width", shape.dtype, {M, shape.C});
   return t;
 }
 

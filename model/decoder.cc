@@ -19,6 +19,7 @@ BlockShape ChunkShape(const GptNeox& model, dist::Mesh& mesh, int64_t num_tokens
   ModelOptions options = model.options();
   options.batch_size = 1;
   options.seq_length = num_tokens;
+  options.sequence = false;
   return LargestBlock(model.config(), options, mesh.tensor().size());
 }
 
@@ -97,15 +98,16 @@ void Decoder::RunChunk(std::span<const int32_t> chunk) {
   const BlockShape shape = ChunkShape(model_, mesh_, num_new);
   const BlockActivations activations = Narrow(activations_, shape);
   const TensorView x = residual_.Rows(0, num_new);
-  EmbedTokens(ctx_, mesh_, ConstTensorView::Of(chunk, {1, num_new}),
-              model_.weight(model_.parameters().embedding()),
-              Prefix(residual_, {1, num_new, shape.C}));
+  const ResidualRows rows(mesh_.tensor(), num_new);
+  EmbedTokens(ctx_, mesh_, rows, ConstTensorView::Of(chunk, {1, num_new}),
+              model_.weight(model_.parameters().embedding()), temporaries_.partial, x);
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
     const auto l = static_cast<size_t>(layer);
     const AttentionPlan::Layer& attention = plan.layers[l];
     const KeyValueCache cache{.keys = keys_[l], .values = values_[l], .begin = begin};
     const BlockContext block{
-        .mesh = mesh_,
+        .rows = rows,
+        .recompute_norms = false,
         .parallel_residual = config.parallel_residual,
         .gelu = config.activation,
         .layer_norm_eps = static_cast<float>(config.layer_norm_eps),

@@ -6,6 +6,8 @@
 //   std::span<const float> logits = decoder.Append(prompt);
 //   logits = decoder.Append({&next, 1});
 //
+// A few tokens a step are not worth sharing: every tensor rank has all rows of the residual stream,
+// also when training shares them (sequence parallelism).
 // Reads the model's weights only: a model in training may generate between steps. Collective over
 // mesh.tensor(), where every rank gets the whole logits.
 #pragma once

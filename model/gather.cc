@@ -1,6 +1,8 @@
 #include "model/gather.h"
 
+#include <algorithm>
 #include <cstring>
+#include <vector>
 
 namespace sepia::model {
 namespace {
@@ -35,6 +37,26 @@ OwnedTensor GatherWhole(kernels::Context& ctx, dist::Mesh& mesh, const ParamSpec
                        local.dim(0), local.dim(1) * DTypeSize(local.dtype()),
                        static_cast<std::byte*>(whole.view().raw()));
   return whole;
+}
+
+void AddOverTensorRanks(kernels::Context& ctx, dist::Mesh& mesh,
+                        std::span<const TensorView> parts) {
+  if (mesh.tensor().size() == 1) return;  // complete already; no copies in every step
+  std::vector<float> values;
+  for (const TensorView& part : parts) {
+    const std::span<const float> from = part.span<float>();
+    values.insert(values.end(), from.begin(), from.end());
+  }
+  const auto count = static_cast<int64_t>(values.size());
+  mesh.tensor()
+      .AllReduce(ctx, TensorView::Of(std::span(values), {count}), dist::ReduceOp::kSum,
+                 "partial gradients")
+      .Wait();
+  auto from = values.begin();
+  for (const TensorView& part : parts) {
+    std::copy_n(from, part.num_elements(), part.data<float>());
+    from += static_cast<ptrdiff_t>(part.num_elements());
+  }
 }
 
 }  // namespace sepia::model

@@ -1,5 +1,8 @@
-// A whole parameter (or its gradient) from the shards of a tensor group.
+// What the ranks of a tensor group put together: a whole parameter (or its gradient) from their
+// shards, gradients of which each rank has a part.
 #pragma once
+
+#include <span>
 
 #include "base/buffer.h"
 #include "dist/mesh.h"
@@ -11,5 +14,8 @@ namespace sepia::model {
 // On every rank. `local` is this rank's part, of any dtype. Collective over mesh.tensor().
 OwnedTensor GatherWhole(kernels::Context& ctx, dist::Mesh& mesh, const ParamSpec& spec,
                         ConstTensorView local);
+
+// Adds up small fp32 tensors over tensor ranks, in place, in one message. Collective.
+void AddOverTensorRanks(kernels::Context& ctx, dist::Mesh& mesh, std::span<const TensorView> parts);
 
 }  // namespace sepia::model

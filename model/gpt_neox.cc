@@ -9,6 +9,7 @@
 #include "kernels/layer_norm.h"
 #include "kernels/lm_head.h"
 #include "model/block.h"
+#include "model/gather.h"
 #include "model/model_memory.h"
 #include "model/vocabulary_parallel.h"
 
@@ -48,7 +49,11 @@ struct GptNeox::State {
     matrices.resize(memory.weights.size());
     for (size_t i = 0; i < matrices.size(); ++i) matrices[i].canonical = memory.weights[i];
     kernels::BuildRotaryTables(options.rotary_tables, config.rotary_base, memory.cos, memory.sin);
-    if (options.gradients) ZeroPadding(layout, 0, layout.begins.size(), memory.flat_grads);
+    // What lies between parameters takes part in sums over ranks. Backward sees to it where
+    // activations come between.
+    if (!KeepsGradients()) return;
+    kernels::Context ctx;
+    for (const TensorView& bucket : memory.bucket_grads) kernels::Zero(ctx, bucket);
   }
 
   Arenas MakeArenas() const {
@@ -70,9 +75,16 @@ struct GptNeox::State {
     return shape;
   }
 
-  BlockContext Block(int64_t layer, const Batch& batch) {
+  ResidualRows RowsOf(const BlockShape& shape) const {
+    return shape.row_ranks == 1
+               ? ResidualRows(mesh.tensor(), shape.M())
+               : ResidualRows(mesh.tensor(), shape.M(), options.sequence_chunk_rows);
+  }
+
+  BlockContext Block(int64_t layer, const Batch& batch, const ResidualRows& rows) {
     const AttentionPlan::Layer& attention = plan.layers[static_cast<size_t>(layer)];
-    return {.mesh = mesh,
+    return {.rows = rows,
+            .recompute_norms = !memory.temporaries.norm.empty(),
             .parallel_residual = config.parallel_residual,
             .gelu = config.activation,
             .layer_norm_eps = static_cast<float>(config.layer_norm_eps),
@@ -88,10 +100,11 @@ struct GptNeox::State {
   BlockGradients Gradients(int64_t layer) const;
   bool KeepsGradients() const { return model::KeepsGradients(config, options); }
   TensorView Residual(int64_t layer, const BlockShape& shape) const {
-    return Prefix(memory.residual[static_cast<size_t>(layer)], {shape.M(), shape.C});
+    return Prefix(memory.residual[static_cast<size_t>(layer)], {shape.own_rows(), shape.C});
   }
-  void RunBlock(Context& ctx, const Batch& batch, int64_t layer);
-  void HeadBackward(Context& ctx, const Batch& batch, const BackwardArgs& args);
+  void RunBlock(Context& ctx, const Batch& batch, int64_t layer, const ResidualRows& rows);
+  void HeadBackward(Context& ctx, const Batch& batch, const ResidualRows& rows,
+                    const BackwardArgs& args);
 
   ModelConfig config;
   ModelOptions options;
@@ -148,9 +161,10 @@ BlockGradients GptNeox::State::Gradients(int64_t layer) const {
 }
 
 // residual[layer + 1] and the block's activations, from residual[layer].
-void GptNeox::State::RunBlock(Context& ctx, const Batch& batch, int64_t layer) {
+void GptNeox::State::RunBlock(Context& ctx, const Batch& batch, int64_t layer,
+                              const ResidualRows& rows) {
   const BlockShape shape = ShapeOf(batch);
-  BlockForward(ctx, {.block = Block(layer, batch),
+  BlockForward(ctx, {.block = Block(layer, batch, rows),
                      .weights = Weights(layer),
                      .x = Residual(layer, shape),
                      .activations = Narrow(memory.blocks[static_cast<size_t>(layer)], shape),
@@ -175,10 +189,11 @@ MemoryPlan GptNeox::Plan(const ModelConfig& config, const ModelOptions& options,
   Arenas arenas{Arena("params"), Arena("grads"), Arena("activations")};
   const FlatLayout layout(ParameterTable(config), tensor_size, data_size);
   AllocateModelMemory(config, options, layout, tensor_size, arenas);
-  const int64_t grads = options.gradients ? layout.size * DTypeSize(DType::kFloat32) : 0;
+  const bool shared = options.gradients && !KeepsGradients(config, options);
+  const int64_t over = shared ? layout.size * DTypeSize(DType::kFloat32) : 0;
   return {.params = arenas.params.used_bytes(),
-          .grads = grads,
-          .activations = arenas.grads.used_bytes() + arenas.activations.high_water_bytes() - grads,
+          .grads = arenas.grads.used_bytes() + over,
+          .activations = arenas.activations.high_water_bytes() - over,
           .scratch = ModelScratchBytes(config, options, tensor_size)};
 }
 
@@ -193,6 +208,7 @@ TensorView GptNeox::grad(int i) { return state_->memory.grads[static_cast<size_t
 
 TensorView GptNeox::weights() { return state_->memory.flat_weights; }
 TensorView GptNeox::grads() { return state_->memory.flat_grads; }
+TensorView GptNeox::bucket_grads(size_t bucket) { return state_->memory.bucket_grads[bucket]; }
 const FlatLayout& GptNeox::layout() const { return state_->layout; }
 
 const kernels::Weight& GptNeox::matrix(int i) const {
@@ -207,20 +223,33 @@ void GptNeox::SetWeight(Context& ctx, int i, ConstTensorView values) {
   WeightChanged(i);
 }
 
-void GptNeox::Forward(Context& ctx, const Batch& batch) {
+void GptNeox::Forward(Context& ctx, const Batch& batch,
+                      const std::function<void(int begin, int end)>& weights_needed) {
   State& s = *state_;
   const BlockShape shape = s.ShapeOf(batch);
   if (shape.M() == 0) return;
+  const auto need_bucket = [&](size_t number) {
+    const FlatLayout::Bucket& bucket = s.layout.buckets[number];
+    if (weights_needed) weights_needed(bucket.first_param, bucket.end_param);
+  };
   s.has_activations = true;
   const int64_t num_layers = s.config.num_layers;
-  const Shape width{shape.M(), shape.C};
-  EmbedTokens(ctx, s.mesh, batch.tokens_view(), weight(s.table.embedding()),
-              Prefix(s.memory.residual[0], {shape.B, shape.T, shape.C}));
-  for (int64_t layer = 0; layer < num_layers; ++layer) s.RunBlock(ctx, batch, layer);
-  kernels::LayerNormForward(ctx, {.x = s.Residual(num_layers, shape),
+  const ResidualRows rows = s.RowsOf(shape);
+  need_bucket(0);
+  EmbedTokens(ctx, s.mesh, rows, batch.tokens_view(), weight(s.table.embedding()),
+              s.memory.temporaries.partial, s.Residual(0, shape));
+  for (int64_t layer = 0; layer < num_layers; ++layer) {
+    need_bucket(static_cast<size_t>(layer + 1));
+    s.RunBlock(ctx, batch, layer, rows);
+  }
+  need_bucket(s.layout.buckets.size() - 1);
+  GatheredRows x =
+      rows.Gather(ctx, s.Residual(num_layers, shape), s.memory.final_x, "final_ln.forward");
+  x.WaitForAll();
+  kernels::LayerNormForward(ctx, {.x = x.rows(),
                                   .gamma = weight(s.table.final_gamma()),
                                   .beta = weight(s.table.final_beta()),
-                                  .y = Prefix(s.memory.final_ln, width),
+                                  .y = Prefix(s.memory.final_ln, {shape.M(), shape.C}),
                                   .mean = Prefix(s.memory.final_mean, {shape.M()}),
                                   .rstd = Prefix(s.memory.final_rstd, {shape.M()}),
                                   .eps = static_cast<float>(s.config.layer_norm_eps)});
@@ -255,14 +284,16 @@ void GptNeox::Logits(Context& ctx, const Batch& batch, TensorView logits) {
 }
 
 // Loss, head and final LayerNorm; leaves the gradient of the last residual in d_residual.
-void GptNeox::State::HeadBackward(Context& ctx, const Batch& batch, const BackwardArgs& args) {
+void GptNeox::State::HeadBackward(Context& ctx, const Batch& batch, const ResidualRows& rows,
+                                  const BackwardArgs& args) {
   const BlockShape shape = ShapeOf(batch);
   const auto head = static_cast<size_t>(table.head());
   const auto gamma = static_cast<size_t>(table.final_gamma());
   const auto beta = static_cast<size_t>(table.final_beta());
   const Shape width{shape.M(), shape.C};
   const TensorView d_final = Prefix(memory.temporaries.d_width, width);
-  const TensorView dx = Prefix(memory.d_residual, width);
+  const TensorView dx = Prefix(memory.d_residual, {shape.own_rows(), shape.C});
+  const TensorView partial = rows.PlaceForPartial(dx, memory.temporaries.partial);
   kernels::LmHeadLoss(ctx, {.x = Prefix(memory.final_ln, width),
                             .weight = matrices[head],
                             .targets = Rows(batch.targets_view()),
@@ -275,16 +306,18 @@ void GptNeox::State::HeadBackward(Context& ctx, const Batch& batch, const Backwa
                             .grad_mode = args.grad_mode,
                             .vocabulary = VocabularyPartOf(mesh),
                             .gather_statistics = GatherOverVocabulary(ctx, mesh)});
-  mesh.tensor().AllReduce(ctx, d_final, dist::ReduceOp::kSum, "head.backward").Wait();
-  kernels::LayerNormBackward(ctx, {.x = Residual(config.num_layers, shape),
+  kernels::LayerNormBackward(ctx, {.x = Prefix(memory.final_x, width),
                                    .gamma = memory.weights[gamma],
                                    .mean = Prefix(memory.final_mean, {shape.M()}),
                                    .rstd = Prefix(memory.final_rstd, {shape.M()}),
                                    .dy = d_final,
-                                   .dx = dx,
+                                   .dx = partial.Rows(0, shape.M()),
                                    .dgamma = memory.grads[gamma],
                                    .dbeta = memory.grads[beta],
                                    .grad_mode = args.grad_mode});
+  RowSum sum = rows.Sum(partial, dx, "head.backward");
+  for (const RowChunk& chunk : rows.chunks()) sum.Start(ctx, chunk);
+  sum.Wait();
 }
 
 void GptNeox::Backward(Context& ctx, const Batch& batch, const BackwardArgs& args) {
@@ -303,22 +336,25 @@ void GptNeox::Backward(Context& ctx, const Batch& batch, const BackwardArgs& arg
     if (args.gradients_ready) args.gradients_ready(begin, end);
   };
   if (shape.M() == 0) {
-    if (args.grad_mode == GradMode::kOverwrite) kernels::Zero(ctx, grads());
     if (args.loss_mode == GradMode::kOverwrite) kernels::Zero(ctx, args.loss_sum);
-    ready(0, num_parameters);
+    for (size_t b = s.layout.buckets.size(); b-- > 0;) {
+      if (args.grad_mode == GradMode::kOverwrite) kernels::Zero(ctx, bucket_grads(b));
+      ready(s.layout.buckets[b].first_param, s.layout.buckets[b].end_param);
+    }
     return;
   }
 
   CHECK(std::exchange(s.has_activations, false), "Backward without a Forward before it");
-  s.HeadBackward(ctx, batch, args);
+  const ResidualRows rows = s.RowsOf(shape);
+  s.HeadBackward(ctx, batch, rows, args);
   ready(table.final_gamma(), num_parameters);
 
   const int64_t num_layers = s.config.num_layers;
-  const TensorView dx = Prefix(s.memory.d_residual, {shape.M(), shape.C});
+  const TensorView dx = Prefix(s.memory.d_residual, {shape.own_rows(), shape.C});
   for (int64_t layer = num_layers - 1; layer >= 0; --layer) {
     // Forward left the last block's activations in the shared memory.
-    if (s.options.recompute && layer != num_layers - 1) s.RunBlock(ctx, batch, layer);
-    BlockBackward(ctx, {.block = s.Block(layer, batch),
+    if (s.options.recompute && layer != num_layers - 1) s.RunBlock(ctx, batch, layer, rows);
+    BlockBackward(ctx, {.block = s.Block(layer, batch, rows),
                         .weights = s.Weights(layer),
                         .x = s.Residual(layer, shape),
                         .activations = Narrow(s.memory.blocks[static_cast<size_t>(layer)], shape),
@@ -330,10 +366,12 @@ void GptNeox::Backward(Context& ctx, const Batch& batch, const BackwardArgs& arg
     ready(first, first + static_cast<int>(BlockParam::kCount));
   }
 
+  GatheredRows dy = rows.Gather(ctx, dx, s.memory.temporaries.dy, "embedding.backward");
+  dy.WaitForAll();
   // A tied matrix already holds the head's gradient.
   kernels::EmbeddingBackward(
       ctx, {.tokens = batch.tokens_view(),
-            .dy = Prefix(dx, {shape.B, shape.T, shape.C}),
+            .dy = dy.rows().Reshaped({shape.B, shape.T, shape.C}),
             .dtable = grad(table.embedding()),
             .grad_mode = s.config.tie_embeddings ? GradMode::kAccumulate : args.grad_mode,
             .vocabulary = VocabularyPartOf(s.mesh)});
@@ -341,26 +379,13 @@ void GptNeox::Backward(Context& ctx, const Batch& batch, const BackwardArgs& arg
 }
 
 void GptNeox::SumPartialGradients(Context& ctx) {
-  State& s = *state_;
-  if (s.mesh.tensor().size() == 1) return;  // complete already; no copies in every step
-  // Many small vectors: one message.
-  std::vector<float> values;
-  const auto for_each = [&](const auto& fn) {
-    for (size_t i = 0; i < s.memory.grads.size(); ++i) {
-      if (s.table.specs()[i].partial_gradient) fn(s.memory.grads[i].span<float>());
-    }
-  };
-  for_each([&](std::span<float> grad) { values.insert(values.end(), grad.begin(), grad.end()); });
-  const auto count = static_cast<int64_t>(values.size());
-  s.mesh.tensor()
-      .AllReduce(ctx, TensorView::Of(std::span(values), {count}), dist::ReduceOp::kSum,
-                 "partial gradients")
-      .Wait();
-  auto from = values.begin();
-  for_each([&](std::span<float> grad) {
-    std::copy_n(from, grad.size(), grad.begin());
-    from += static_cast<ptrdiff_t>(grad.size());
-  });
+  const State& s = *state_;
+  CHECK(!s.options.shard_gradients, "whoever reduces sharded gradients adds up their parts");
+  std::vector<TensorView> parts;
+  for (size_t i = 0; i < s.memory.grads.size(); ++i) {
+    if (s.table.specs()[i].partial_gradient) parts.push_back(s.memory.grads[i]);
+  }
+  AddOverTensorRanks(ctx, s.mesh, parts);
 }
 
 }  // namespace sepia::model

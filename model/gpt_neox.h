@@ -32,9 +32,15 @@ struct ModelOptions {
   int64_t batch_size = 1;                 // rows of a micro-batch at most
   int64_t seq_length = 0;                 // T at most
   bool gradients = true;                  // false: inference; no gradient or activation arenas
-  bool recompute = false;                 // save block inputs only, recompute the rest
+  // Only one data rank's slice of the gradients is kept, and buckets take turns in the memory that
+  // backward writes to (ZeRO-2): the listener of BackwardArgs has to reduce each one in time.
+  bool shard_gradients = false;
+  bool recompute = false;             // save block inputs only, recompute the rest
+  bool sequence = false;              // tensor ranks share the rows of the residual stream
+  int64_t sequence_chunk_rows = 512;  // rows that travel while others are computed, about
   // False: gradients live from Backward to the next Forward only, in memory of activations that
-  // backward no longer needs. For steps of one micro-batch; tied embeddings keep theirs.
+  // backward no longer needs. For steps of one micro-batch; tied embeddings and sharded gradients
+  // have memory of their own all the same.
   bool keep_gradients = true;
   kernels::RotaryTables rotary_tables = kernels::RotaryTables::kFp32;
   int num_threads = 1;
@@ -75,8 +81,12 @@ class GptNeox {
   TensorView weight(int i);
   TensorView grad(int i);
   // All of them as one vector each, in the order of layout(); the padding of gradients is zero.
+  // With shard_gradients, grads() is this data rank's slices, one bucket after the other, and
+  // belongs to whoever reduces.
   TensorView weights();
   TensorView grads();
+  // The gradients of a bucket with their padding: where Backward writes.
+  TensorView bucket_grads(size_t bucket);
   const FlatLayout& layout() const;
   // Weights as the ops take them: for matrix products, and of a whole layer.
   const kernels::Weight& matrix(int i) const;
@@ -89,7 +99,10 @@ class GptNeox {
 
   // Embedding .. final LayerNorm; saves what Backward needs. A batch may be smaller than the
   // options say, or have no rows: then nothing is read and its gradients are zero.
-  void Forward(kernels::Context& ctx, const Batch& batch);
+  // `weights_needed`, when set, is called before the weights of parameters [begin, end) are read
+  // for the first time: embedding, blocks, final LayerNorm and head. ZeRO waits for them there.
+  void Forward(kernels::Context& ctx, const Batch& batch,
+               const std::function<void(int begin, int end)>& weights_needed = nullptr);
 
   // loss_sum (+)= sum of losses over unmasked targets ([1] f64). After Forward.
   void Loss(kernels::Context& ctx, const Batch& batch, TensorView loss_sum, GradMode mode);
@@ -104,7 +117,8 @@ class GptNeox {
     GradMode grad_mode;  // kOverwrite on the first micro-batch of a step; always, if not kept
     // Called, when set, as soon as the gradients of parameters [begin, end) are final: head and
     // final LayerNorm, blocks L-1 .. 0, embedding. A trainer sets it on the last micro-batch of a
-    // step and starts reductions that overlap the rest of backward.
+    // step and starts reductions that overlap the rest of backward. With shard_gradients a call
+    // must not return before the bucket of the call before is free again.
     std::function<void(int begin, int end)> gradients_ready = nullptr;
   };
   // Uses up what Forward saved: a Forward before each Backward.

@@ -11,12 +11,58 @@ namespace sepia::model {
 namespace {
 
 // One vector in the layout's order, and the parameters in it.
-void AllocateFlat(Arena& arena, const char* name, DType dtype, const FlatLayout& layout,
-                  TensorView* flat, std::vector<TensorView>* views) {
-  *flat = arena.Allocate(name, dtype, {layout.size});
+void AllocateWeights(Arena& arena, DType dtype, const FlatLayout& layout, ModelMemory* memory) {
+  memory->flat_weights = arena.Allocate("weights", dtype, {layout.size});
   for (size_t i = 0; i < layout.shapes.size(); ++i) {
     const Shape& shape = layout.shapes[i];
-    views->push_back(flat->Rows(layout.begins[i], shape.num_elements()).Reshaped(shape));
+    memory->weights.push_back(
+        memory->flat_weights.Rows(layout.begins[i], shape.num_elements()).Reshaped(shape));
+  }
+}
+
+// Memory for one bucket at a time, of the sizes given.
+TensorView AllocateTurn(Arena& arena, const char* name, std::initializer_list<int64_t> sizes) {
+  return arena.Allocate(name, DType::kFloat32, {std::max(sizes)});
+}
+
+// Blocks take turns in two places, so that one is reduced while the next is computed. The first and
+// the last bucket of backward share a third one, unless the head writes to the embedding's.
+void AllocateTurns(Arena& arena, const FlatLayout& layout, bool tied, ModelMemory* memory) {
+  const auto size = [&](size_t b) { return layout.buckets[b].end - layout.buckets[b].begin; };
+  const size_t last = layout.buckets.size() - 1;
+  const TensorView embedding =
+      AllocateTurn(arena, "gradients.embedding", {size(0), tied ? 0 : size(last)});
+  const TensorView head =
+      tied ? AllocateTurn(arena, "gradients.final_ln", {size(last)}) : embedding;
+  const TensorView blocks[] = {AllocateTurn(arena, "gradients.even_blocks", {size(1)}),
+                               AllocateTurn(arena, "gradients.odd_blocks", {size(1)})};
+  for (size_t b = 0; b <= last; ++b) {
+    const TensorView place = b == 0 ? embedding : b == last ? head : blocks[b % 2];
+    memory->bucket_grads.push_back(place.Rows(0, size(b)));
+  }
+}
+
+void AllocateGradients(Arena& arena, const FlatLayout& layout, const ModelOptions& options,
+                       bool tied, ModelMemory* memory) {
+  const int64_t kept = options.shard_gradients ? layout.size / layout.data_size : layout.size;
+  memory->flat_grads = arena.Allocate("gradients", DType::kFloat32, {kept});
+  if (options.shard_gradients) {
+    AllocateTurns(arena, layout, tied, memory);
+  } else {
+    for (const FlatLayout::Bucket& bucket : layout.buckets) {
+      memory->bucket_grads.push_back(
+          memory->flat_grads.Rows(bucket.begin, bucket.end - bucket.begin));
+    }
+  }
+  for (size_t b = 0; b < layout.buckets.size(); ++b) {
+    const FlatLayout::Bucket& bucket = layout.buckets[b];
+    for (int i = bucket.first_param; i < bucket.end_param; ++i) {
+      const auto param = static_cast<size_t>(i);
+      const Shape& shape = layout.shapes[param];
+      memory->grads.push_back(memory->bucket_grads[b]
+                                  .Rows(layout.begins[param] - bucket.begin, shape.num_elements())
+                                  .Reshaped(shape));
+    }
   }
 }
 
@@ -25,7 +71,7 @@ void AllocateFlat(Arena& arena, const char* name, DType dtype, const FlatLayout&
 std::vector<int64_t> AllocateSaved(Arena& arena, const ModelConfig& config,
                                    const ModelOptions& options, const BlockShape& shape,
                                    ModelMemory* memory) {
-  const Shape width{shape.M(), shape.C};
+  const Shape width{shape.own_rows(), shape.C};
   std::vector<int64_t> ends;
   memory->residual.push_back(arena.Allocate("residual", shape.dtype, width));
   for (int64_t l = 0; l < config.num_layers; ++l) {
@@ -70,36 +116,44 @@ BlockShape LargestBlock(const ModelConfig& config, const ModelOptions& options,
           .H = config.num_heads / tensor_size,
           .D = config.head_dim(),
           .F = config.intermediate_size / tensor_size,
-          .dtype = options.compute_dtype};
+          .dtype = options.compute_dtype,
+          .row_ranks = options.sequence ? tensor_size : 1};
 }
 
 ModelMemory AllocateModelMemory(const ModelConfig& config, const ModelOptions& options,
                                 const FlatLayout& layout, int64_t tensor_size, Arenas& arenas) {
   ModelMemory memory;
   const DType dtype = options.compute_dtype;
-  AllocateFlat(arenas.params, "weights", dtype, layout, &memory.flat_weights, &memory.weights);
+  AllocateWeights(arenas.params, dtype, layout, &memory);
 
   Arena& arena = arenas.activations;
   const BlockShape shape = LargestBlock(config, options, tensor_size);
-  const Shape width{shape.M(), shape.C};
   const Shape table_shape{options.seq_length, config.rotary_dim() / 2};
   memory.cos = arena.Allocate("rotary.cos", DType::kFloat32, table_shape);
   memory.sin = arena.Allocate("rotary.sin", DType::kFloat32, table_shape);
-  memory.final_ln = arena.Allocate("final_ln", dtype, width);
+  memory.final_ln = arena.Allocate("final_ln", dtype, {shape.M(), shape.C});
   memory.final_mean = arena.Allocate("final_mean", DType::kFloat32, {shape.M()});
   memory.final_rstd = arena.Allocate("final_rstd", DType::kFloat32, {shape.M()});
   memory.temporaries = AllocateBlockTemporaries(arena, shape, options.gradients);
-  if (options.gradients) memory.d_residual = arena.Allocate("d_residual", dtype, width);
+  if (options.gradients) {
+    memory.d_residual = arena.Allocate("d_residual", dtype, {shape.own_rows(), shape.C});
+  }
 
   const int64_t begin = arena.Mark();
   const std::vector<int64_t> ends = AllocateSaved(arena, config, options, shape, &memory);
+  memory.final_x = memory.residual.back();
+  if (shape.row_ranks > 1) {
+    memory.final_x = memory.temporaries.x;
+    for (BlockActivations& block : memory.blocks) {
+      block.ln1 = block.ln2 = memory.temporaries.norm;
+    }
+  }
+  if (options.gradients) {
+    const bool kept = KeepsGradients(config, options);
+    if (!kept) PlaceGradientsOver(arena, begin, ends, layout);
+    AllocateGradients(kept ? arenas.grads : arena, layout, options, config.tie_embeddings, &memory);
+  }
   memory.grads.resize(memory.weights.size());
-  if (!options.gradients) return memory;
-  memory.grads.clear();
-  const bool kept = KeepsGradients(config, options);
-  if (!kept) PlaceGradientsOver(arena, begin, ends, layout);
-  AllocateFlat(kept ? arenas.grads : arena, "gradients", DType::kFloat32, layout,
-               &memory.flat_grads, &memory.grads);
   return memory;
 }
 

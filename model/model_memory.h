@@ -19,19 +19,21 @@ struct Arenas {
 
 struct ModelMemory {
   // By parameter number.
-  std::vector<TensorView> weights;      // compute dtype, local shape
-  std::vector<TensorView> grads;        // fp32; empty without gradients
-  TensorView flat_weights, flat_grads;  // the same memory in the order of FlatLayout, with padding
-  TensorView cos, sin;                  // [T, rotary_dim / 2] fp32
+  std::vector<TensorView> weights;       // compute dtype, local shape
+  std::vector<TensorView> grads;         // fp32; empty without gradients
+  TensorView flat_weights, flat_grads;   // the same memory in the order of FlatLayout, with padding
+  std::vector<TensorView> bucket_grads;  // by bucket; parts of flat_grads unless sharded
+  TensorView cos, sin;                   // [T, rotary_dim / 2] fp32
 
   // By layer. Without gradients one memory serves all layers; with recomputation one memory serves
   // all `blocks`.
-  std::vector<TensorView> residual;  // [M, C]: input of block l; the last: of the final LayerNorm
+  std::vector<TensorView> residual;  // [R, C]: input of block l; the last: of the final LayerNorm
   std::vector<BlockActivations> blocks;
+  TensorView final_x;  // [M, C]: all rows of the last residual, from Forward to Backward
   TensorView final_ln, final_mean, final_rstd;
 
   BlockTemporaries temporaries;
-  TensorView d_residual;  // [M, C]: gradient of the residual stream
+  TensorView d_residual;  // [R, C]: gradient of the residual stream
 };
 
 // Sizes of a block for the largest micro-batch.
@@ -39,9 +41,9 @@ BlockShape LargestBlock(const ModelConfig& config, const ModelOptions& options,
                         int64_t tensor_size);
 
 // Whether gradients have memory of their own. The tied matrix takes the head's gradient at the
-// start of backward, where activations would lie.
+// start of backward, where activations would lie; buckets of sharded ones take turns.
 inline bool KeepsGradients(const ModelConfig& config, const ModelOptions& options) {
-  return options.keep_gradients || config.tie_embeddings;
+  return options.keep_gradients || options.shard_gradients || config.tie_embeddings;
 }
 
 // Gradients that are not kept lie in arenas.activations, whose high-water mark is its size.

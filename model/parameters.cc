@@ -42,10 +42,8 @@ ParamSpec Vector(const std::string& name, const std::string& hf_name, int64_t si
           /*partial_gradient=*/false};
 }
 
-// A block's LayerNorms see the gradients of column-parallel products, each rank those of its own
-// columns.
-ParamSpec BlockNorm(const std::string& name, const std::string& hf_name, int64_t size,
-                    Init::Kind init) {
+// LayerNorms see the gradients of column-parallel products, each rank those of its own columns.
+ParamSpec Norm(const std::string& name, const std::string& hf_name, int64_t size, Init::Kind init) {
   ParamSpec spec = Vector(name, hf_name, size, Placement::kReplicated, init);
   spec.partial_gradient = true;
   return spec;
@@ -69,7 +67,7 @@ void AddBlock(const ModelConfig& config, int64_t layer, std::vector<ParamSpec>* 
     specs->push_back(Matrix(name + ours, hf + theirs, shape, placement, how));
   };
   const auto norm = [&](const char* ours, const char* theirs, Init::Kind how) {
-    specs->push_back(BlockNorm(name + ours, hf + theirs, c, how));
+    specs->push_back(Norm(name + ours, hf + theirs, c, how));
   };
   const auto vector = [&](const char* ours, const char* theirs, int64_t size, Placement placement,
                           Init::Kind how) {
@@ -99,10 +97,9 @@ ParameterTable::ParameterTable(const ModelConfig& config)
   specs_.push_back(
       Matrix("embedding.weight", "gpt_neox.embed_in.weight", vocabulary, Placement::kVocab, init));
   for (int64_t layer = 0; layer < num_layers_; ++layer) AddBlock(config, layer, &specs_);
-  specs_.push_back(Vector("final_ln.weight", "gpt_neox.final_layer_norm.weight", c,
-                          Placement::kReplicated, Init::Kind::kOne));
-  specs_.push_back(Vector("final_ln.bias", "gpt_neox.final_layer_norm.bias", c,
-                          Placement::kReplicated, Init::Kind::kZero));
+  specs_.push_back(
+      Norm("final_ln.weight", "gpt_neox.final_layer_norm.weight", c, Init::Kind::kOne));
+  specs_.push_back(Norm("final_ln.bias", "gpt_neox.final_layer_norm.bias", c, Init::Kind::kZero));
   if (!tied_) {
     specs_.push_back(
         Matrix("head.weight", "embed_out.weight", vocabulary, Placement::kVocab, init));

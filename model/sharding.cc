@@ -43,7 +43,8 @@ std::vector<ParamPart> Rectangles(const ParamPart& part, int64_t begin, int64_t 
   return rectangles;
 }
 
-FlatLayout::FlatLayout(const ParameterTable& table, int64_t tensor_size, int64_t data_size) {
+FlatLayout::FlatLayout(const ParameterTable& table, int64_t tensor_size, int64_t data_size_)
+    : data_size(data_size_) {
   const auto specs = table.specs();
   const auto end_of_block = static_cast<int>(BlockParam::kCount);
   const int end = static_cast<int>(specs.size());

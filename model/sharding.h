@@ -40,6 +40,7 @@ struct FlatLayout {
   std::vector<int64_t> begins;  // by parameter: place of its first element
   std::vector<Bucket> buckets;
   int64_t size = 0;  // elements, padding included
+  int64_t data_size;
 };
 
 // A contiguous range of one parameter's shard.

@@ -12,12 +12,18 @@ kernels::VocabularyPart VocabularyPartOf(dist::Mesh& mesh) {
   return {.part = mesh.tensor().rank(), .num_parts = mesh.tensor().size()};
 }
 
-void EmbedTokens(kernels::Context& ctx, dist::Mesh& mesh, ConstTensorView tokens,
-                 ConstTensorView table, TensorView y) {
-  kernels::EmbeddingForward(
-      ctx, {.tokens = tokens, .table = table, .y = y, .vocabulary = VocabularyPartOf(mesh)});
+void EmbedTokens(kernels::Context& ctx, dist::Mesh& mesh, const ResidualRows& rows,
+                 ConstTensorView tokens, ConstTensorView table, TensorView memory, TensorView own) {
+  const TensorView partial = rows.PlaceForPartial(own, memory);
+  const Shape shape{tokens.dim(0), tokens.dim(1), table.dim(1)};
+  kernels::EmbeddingForward(ctx, {.tokens = tokens,
+                                  .table = table,
+                                  .y = partial.Rows(0, rows.rows()).Reshaped(shape),
+                                  .vocabulary = VocabularyPartOf(mesh)});
   // Exact in any dtype: all ranks but one add zero.
-  mesh.tensor().AllReduce(ctx, y, dist::ReduceOp::kSum, "embedding.forward").Wait();
+  RowSum sum = rows.Sum(partial, own, "embedding.forward");
+  for (const RowChunk& chunk : rows.chunks()) sum.Start(ctx, chunk);
+  sum.Wait();
 }
 
 std::function<void(ConstTensorView own, TensorView all)> GatherOverVocabulary(kernels::Context& ctx,

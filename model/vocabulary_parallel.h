@@ -7,15 +7,17 @@
 #include "kernels/context.h"
 #include "kernels/vocabulary_part.h"
 #include "kernels/weight.h"
+#include "model/residual_rows.h"
 
 namespace sepia::model {
 
 // The part of this rank.
 kernels::VocabularyPart VocabularyPartOf(dist::Mesh& mesh);
 
-// y [B, T, C] = embedding of tokens [B, T]; `table` is this rank's part.
-void EmbedTokens(kernels::Context& ctx, dist::Mesh& mesh, ConstTensorView tokens,
-                 ConstTensorView table, TensorView y);
+// own [own_rows, C] = this rank's rows of the embedding of tokens [B, T]; `table` is its part of
+// the vocabulary, `memory` room for all rows (residual_rows.h).
+void EmbedTokens(kernels::Context& ctx, dist::Mesh& mesh, const ResidualRows& rows,
+                 ConstTensorView tokens, ConstTensorView table, TensorView memory, TensorView own);
 
 // kernels::LmHeadLossArgs::gather_statistics.
 std::function<void(ConstTensorView own, TensorView all)> GatherOverVocabulary(kernels::Context& ctx,

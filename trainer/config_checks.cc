@@ -55,7 +55,7 @@ constexpr Range kRanges[] = {
     {"schedule.wsd_decay_steps", 0, kMostSteps},
     {"seed", 0, kInfinity},
     {"parallel.tensor", 1, 4096},
-    {"parallel.zero_stage", 0, 1},
+    {"parallel.zero_stage", 0, 2},
     {"checkpoint.every_steps", 0, kMostSteps},
     {"checkpoint.keep_last", 0, kInfinity},
     {"checkpoint.keep_every", 0, kMostSteps},
@@ -241,10 +241,6 @@ void CheckLayout(ConfigDraft* draft) {
   }
   const int64_t tensor = parallel.tensor();
   if (tensor <= 1 || draft->model.num_heads < 1) return;
-  if (parallel.sequence()) {
-    draft->Fault("parallel.sequence",
-                 "sequence parallelism is not part of this version; leave it out");
-  }
   const model::ModelConfig& model = draft->model;
   const std::pair<std::string, int64_t> cut[] = {
       {fmt::format("{} heads", model.num_heads), model.num_heads},

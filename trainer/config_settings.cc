@@ -65,6 +65,7 @@ void ReadMessages(const config::TrainConfig& proto, TrainSettings* s) {
   s->parallel = {.tensor = parallel.tensor(),
                  .sequence = parallel.sequence(),
                  .zero_stage = parallel.zero_stage(),
+                 .overlap = parallel.overlap(),
                  .grad_reduce_dtype = ReduceDType(parallel.grad_reduce_dtype())};
   const auto& checkpoint = proto.checkpoint();
   s->checkpoint = {.dir = checkpoint.dir(),

@@ -2,6 +2,7 @@
 
 #include "kernels/context.h"
 #include "trainer/optimizer.h"
+#include "trainer/step_traffic.h"
 
 namespace sepia::trainer {
 
@@ -14,7 +15,9 @@ model::ModelOptions ModelOptionsOf(const TrainSettings& settings, int64_t data_r
           .batch_size = settings.batch.micro,
           .seq_length = settings.data.sequence_length,
           .gradients = true,
+          .shard_gradients = settings.parallel.zero_stage == 2,
           .recompute = settings.recompute,
+          .sequence = settings.parallel.sequence,
           .keep_gradients = settings.batch.global > settings.batch.micro * data_ranks,
           .rotary_tables = settings.rotary_tables,
           .num_threads = NumThreads(settings)};
@@ -26,7 +29,8 @@ RunMemory PlanMemory(const TrainSettings& settings, int64_t data_ranks) {
   const int64_t slices = settings.parallel.zero_stage == 0 ? 1 : data_ranks;
   return {.model = model::GptNeox::Plan(settings.model, ModelOptionsOf(settings, data_ranks),
                                         tensor, data_ranks),
-          .optimizer = AdamW::PlanBytes(layout, settings.compute_dtype(), slices)};
+          .optimizer = AdamW::PlanBytes(layout, settings.compute_dtype(), slices),
+          .communication = CommunicationBytes(settings, data_ranks)};
 }
 
 }  // namespace sepia::trainer

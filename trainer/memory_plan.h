@@ -12,7 +12,8 @@ namespace sepia::trainer {
 
 struct RunMemory {
   model::MemoryPlan model;
-  int64_t optimizer = 0;  // master weights and moments
+  int64_t optimizer = 0;      // master weights and moments
+  int64_t communication = 0;  // what arrives from other ranks
 
   // Name and bytes of each arena, for tables.
   std::vector<std::pair<const char*, int64_t>> rows() const {
@@ -21,11 +22,13 @@ struct RunMemory {
             {"optimizer", optimizer},
             {"activations", model.activations},
             {"scratch", model.scratch},
+            {"communication", communication},
             {"total", total()}};
   }
 
   int64_t total() const {
-    return model.params + model.grads + model.activations + model.scratch + optimizer;
+    return model.params + model.grads + model.activations + model.scratch + optimizer +
+           communication;
   }
 };
 
@@ -35,7 +38,7 @@ int NumThreads(const TrainSettings& settings);
 // Of one of `data_ranks`. A step of one micro-batch need not keep its gradients.
 model::ModelOptions ModelOptionsOf(const TrainSettings& settings, int64_t data_ranks);
 
-// Bytes of the five arenas of one rank out of `data_ranks` x parallel.tensor.
+// Bytes of the arenas of one rank out of `data_ranks` x parallel.tensor.
 RunMemory PlanMemory(const TrainSettings& settings, int64_t data_ranks = 1);
 
 }  // namespace sepia::trainer

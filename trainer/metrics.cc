@@ -30,9 +30,11 @@ std::string ToJson(const StepMetrics& m) {
       R"({{"schema":{},"step":{},"loss":{},"grad_norm":{},"lr":{},"loss_scale":{},"tokens":{})",
       kMetricsSchema, m.step, Number(m.loss), Number(m.grad_norm), Number(m.lr),
       Number(m.loss_scale), m.tokens);
-  json += fmt::format(R"(,"tokens_per_s":{},"step_ms":{},"data_ms":{},"comm_ms":{},"mfu":{})",
-                      Number(m.tokens_per_s), Number(m.step_ms), Number(m.data_ms),
-                      Number(m.comm_ms), Number(m.mfu));
+  json +=
+      fmt::format(R"(,"tokens_per_s":{},"step_ms":{},"data_ms":{},"comm_ms":{},"comm_hidden":{},)"
+                  R"("mfu":{})",
+                  Number(m.tokens_per_s), Number(m.step_ms), Number(m.data_ms), Number(m.comm_ms),
+                  Number(m.comm_hidden), Number(m.mfu));
   json +=
       fmt::format(R"(,"attn_kept":{},"flops":{},"rss_bytes":{},"skipped":{},"skip":{})",
                   Number(m.attn_kept), Number(m.flops), m.rss_bytes, m.skipped, m.update_skipped);
@@ -61,6 +63,7 @@ bool ParseMetrics(std::string_view line, StepMetrics* metrics) {
   if (const auto times = object.find("rank_step_ms"); times != object.end()) {
     metrics->rank_step_ms = times->get<std::vector<double>>();
   }
+  metrics->comm_hidden = ReadNumber(object, "comm_hidden");
   metrics->mfu = ReadNumber(object, "mfu");
   metrics->attn_kept = ReadNumber(object, "attn_kept");
   metrics->flops = ReadNumber(object, "flops");

@@ -26,8 +26,9 @@ struct StepMetrics {
   int64_t tokens = 0;     // consumed so far, this step included
   double tokens_per_s = 0;
   double step_ms = 0;
-  double data_ms = 0;         // waiting for the loader
-  double comm_ms = 0;         // waiting for other ranks
+  double data_ms = 0;                 // waiting for the loader
+  double comm_ms = 0;                 // waiting for other ranks
+  double comm_hidden = kNotMeasured;  // share of the collectives' time not waited for, 0 ... 1
   // Every rank's step without waiting for others; empty with one rank.
   std::vector<double> rank_step_ms;
   double mfu = kNotMeasured;  // share of the machine's peak, 0 ... 1

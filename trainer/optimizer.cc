@@ -1,14 +1,18 @@
 #include "trainer/optimizer.h"
 
-#include <utility>
+#include <algorithm>
 
 #include "base/check.h"
-#include "base/clock.h"
 #include "kernels/elementwise.h"
 #include "kernels/optimizer.h"
+#include "model/gather.h"
 
 namespace sepia::trainer {
 namespace {
+
+// Gathers under way behind a block's forward pass. More would stand before what tensor ranks have
+// to tell each other in that block: one thread does both.
+constexpr size_t kGathersAhead = 2;
 
 struct States {
   TensorView master, exp_avg, exp_avg_sq;
@@ -23,20 +27,6 @@ States AllocateStates(Arena& arena, int64_t num_elements, bool own_master) {
   return states;
 }
 
-// fn(range of the vector) for every bucket.
-template <typename Fn>
-void ForEachBucket(const model::FlatLayout& layout, TensorView flat, const Fn& fn) {
-  for (const model::FlatLayout::Bucket& bucket : layout.buckets) {
-    fn(TensorView(flat.Rows(bucket.begin, bucket.end - bucket.begin)));
-  }
-}
-
-// The rank's slice of a bucket.
-TensorView SliceOf(TensorView bucket, dist::Communicator& slices) {
-  const int64_t length = bucket.dim(0) / slices.size();
-  return bucket.Rows(slices.rank() * length, length);
-}
-
 }  // namespace
 
 int64_t AdamW::PlanBytes(const model::FlatLayout& layout, DType compute_dtype, int64_t num_slices) {
@@ -46,13 +36,15 @@ int64_t AdamW::PlanBytes(const model::FlatLayout& layout, DType compute_dtype, i
 }
 
 AdamW::AdamW(const OptimizerSettings& settings, model::GptNeox& model, dist::Mesh& mesh,
-             int zero_stage)
+             int zero_stage, bool overlap)
     : settings_(settings),
       model_(model),
       mesh_(mesh),
       alone_(dist::MakeSelfCommunicator("alone")),
       slices_(zero_stage == 0 ? *alone_ : mesh.data()),
       replicas_(zero_stage == 0 ? mesh.data() : *alone_),
+      overlap_(overlap),
+      reducer_(model, slices_, replicas_, overlap),
       pieces_(model::PiecesOfSlice(model.layout(), slices_.rank(), slices_.size())),
       arena_("optimizer", PlanBytes(model.layout(), model.options().compute_dtype, slices_.size())),
       squared_norm_(DType::kFloat64, {1}),
@@ -60,6 +52,7 @@ AdamW::AdamW(const OptimizerSettings& settings, model::GptNeox& model, dist::Mes
       norm_(DType::kFloat64, {1}),
       grad_multiplier_(DType::kFloat32, {1}),
       skip_(DType::kInt32, {1}) {
+  CHECK(model.options().shard_gradients == (zero_stage == 2), "ZeRO-2 is for sharded gradients");
   const bool own_master = model.options().compute_dtype != DType::kFloat32;
   const States states = AllocateStates(arena_, model.layout().size / slices_.size(), own_master);
   master_ = states.master;
@@ -78,10 +71,6 @@ TensorView AdamW::State(const model::Piece& piece, Role role) const {
   // A rank that holds everything keeps the order of the flat vector.
   const int64_t place = slices_.size() == 1 ? piece.place : piece.in_slice;
   return states.Rows(place, piece.end - piece.begin);
-}
-
-TensorView AdamW::Gradient(const model::Piece& piece) const {
-  return model_.grads().Rows(piece.place, piece.end - piece.begin);
 }
 
 TensorView AdamW::Weight(const model::Piece& piece) const {
@@ -108,43 +97,61 @@ void AdamW::WeightsLoaded(kernels::Context& ctx) {
       kernels::Cast(ctx, State(piece, Role::kMaster), Weight(piece));
     }
   }
-  GatherWeights(ctx);
+  WeightsUpdated(ctx);
+  WaitForWeights(ctx);
 }
 
-// Everybody's slices of the weights, to everybody.
-void AdamW::GatherWeights(kernels::Context& ctx) {
-  std::vector<dist::Pending> pending;
-  ForEachBucket(model_.layout(), model_.weights(), [&](TensorView bucket) {
-    pending.push_back(slices_.AllGather(ctx, SliceOf(bucket, slices_), bucket, "weights"));
-  });
-  for (dist::Pending& p : pending) p.Wait();
+// The other ranks' slices are old from here on, until they are gathered.
+void AdamW::WeightsUpdated(kernels::Context& ctx) {
+  gathers_.clear();
   for (size_t i = 0; i < model_.parameters().specs().size(); ++i) {
     model_.WeightChanged(static_cast<int>(i));
   }
+  if (!overlap_) WaitForWeights(ctx);
+}
+
+// Everybody's slices of the weights, to everybody, in the order of the forward pass.
+void AdamW::StartGathers(kernels::Context& ctx, size_t end) {
+  const auto& buckets = model_.layout().buckets;
+  while (gathers_.size() < std::min(end, buckets.size())) {
+    const model::FlatLayout::Bucket& bucket = buckets[gathers_.size()];
+    const TensorView all = model_.weights().Rows(bucket.begin, bucket.end - bucket.begin);
+    const int64_t length = all.dim(0) / slices_.size();
+    gathers_.push_back(
+        slices_.AllGather(ctx, all.Rows(slices_.rank() * length, length), all, "weights"));
+  }
+}
+
+std::function<void(int begin, int end)> AdamW::weights_needed(kernels::Context& ctx) {
+  return [this, &ctx](int begin, int end) {
+    const auto& buckets = model_.layout().buckets;
+    for (size_t b = 0; b < buckets.size(); ++b) {
+      if (buckets[b].first_param >= end || buckets[b].end_param <= begin) continue;
+      StartGathers(ctx, b + 1 + kGathersAhead);
+      gathers_[b].Wait();
+    }
+  };
+}
+
+void AdamW::WaitForWeights(kernels::Context& ctx) {
+  StartGathers(ctx, model_.layout().buckets.size());
+  for (dist::Pending& pending : gathers_) pending.Wait();
 }
 
 void AdamW::ReduceGradients(kernels::Context& ctx) {
-  const Timer timer;
-  model_.SumPartialGradients(ctx);
-  std::vector<dist::Pending> pending;
-  const auto wait = [&] {
-    for (dist::Pending& p : pending) p.Wait();
-    pending.clear();
-  };
-  ForEachBucket(model_.layout(), model_.grads(), [&](TensorView bucket) {
-    pending.push_back(slices_.ReduceScatter(ctx, bucket, SliceOf(bucket, slices_),
-                                            dist::ReduceOp::kSum, "gradients"));
-  });
-  wait();
-  ForEachBucket(model_.layout(), model_.grads(), [&](TensorView bucket) {
-    pending.push_back(
-        replicas_.AllReduce(ctx, SliceOf(bucket, slices_), dist::ReduceOp::kSum, "gradients"));
-  });
-  wait();
-  comm_seconds_ += timer.Seconds();
+  reducer_.Finish(ctx);
+  // What is left to add up over tensor ranks is a part of the slice, and little.
+  std::vector<TensorView> partial;
+  for (const model::Piece& piece : pieces_) {
+    const auto param = static_cast<size_t>(piece.param);
+    if (!model_.parameters().specs()[param].partial_gradient) continue;
+    partial.push_back(reducer_.Reduced(piece));
+  }
+  model::AddOverTensorRanks(ctx, mesh_, partial);
 }
 
 void AdamW::MeasureGradients(kernels::Context& ctx, double loss_scale) {
+  WaitForWeights(ctx);
   ReduceGradients(ctx);
   kernels::Zero(ctx, squared_norm_);
   const auto specs = model_.parameters().specs();
@@ -154,12 +161,10 @@ void AdamW::MeasureGradients(kernels::Context& ctx, double loss_scale) {
         specs[static_cast<size_t>(piece.param)].placement == model::Placement::kReplicated;
     if (replicated && mesh_.tensor().rank() != 0) continue;
     kernels::SquaredNorm(
-        ctx, {.x = Gradient(piece), .sum = squared_norm_, .mode = GradMode::kAccumulate});
+        ctx, {.x = reducer_.Reduced(piece), .sum = squared_norm_, .mode = GradMode::kAccumulate});
   }
-  const Timer timer;
   slices_.AllReduce(ctx, squared_norm_, dist::ReduceOp::kSum, "gradient norm").Wait();
   mesh_.tensor().AllReduce(ctx, squared_norm_, dist::ReduceOp::kSum, "gradient norm").Wait();
-  comm_seconds_ += timer.Seconds();
   *loss_scale_.data<float>() = static_cast<float>(loss_scale);
   kernels::ClipFactor(ctx, {.squared_norm = squared_norm_,
                             .loss_scale = loss_scale_,
@@ -182,7 +187,7 @@ void AdamW::Update(kernels::Context& ctx, double lr) {
     kernels::AdamWUpdate(ctx, {.master = State(piece, Role::kMaster),
                                .exp_avg = State(piece, Role::kExpAvg),
                                .exp_avg_sq = State(piece, Role::kExpAvgSq),
-                               .grad = Gradient(piece),
+                               .grad = reducer_.Reduced(piece),
                                .weight = master_.empty() ? TensorView() : Weight(piece),
                                .grad_multiplier = grad_multiplier_,
                                .skip = skip_,
@@ -193,9 +198,7 @@ void AdamW::Update(kernels::Context& ctx, double lr) {
                                .weight_decay = decays ? settings_.weight_decay : 0,
                                .t = updates_});
   }
-  const Timer timer;
-  GatherWeights(ctx);
-  comm_seconds_ += timer.Seconds();
+  WeightsUpdated(ctx);
 }
 
 std::vector<NamedTensor> AdamW::Named(Role role, Share share) const {

@@ -1,18 +1,27 @@
 // AdamW over the model's parameter table: fp32 master weights and moments, NeoX's decay groups
 // (ParamSpec::weight_decay), one global gradient norm for clipping.
 //
+//   for (int64_t i = 0; i < n; ++i) {                // micro-batches
+//     model.Forward(ctx, batch, optimizer.weights_needed());
+//     const auto gradients = optimizer.MicroBatch(ctx, i, n);
+//     model.Backward(ctx, batch, {..., gradients.mode, gradients.ready});
+//   }
 //   optimizer.MeasureGradients(ctx, loss_scale);   // sum over data ranks, norm, clip factor
 //   if (!optimizer.non_finite()) optimizer.Update(ctx, lr);
 //
 // In FP32 the master *is* the model's weight; otherwise the weight is the master rounded once.
 // ZeRO-1: each data rank sums the gradients, keeps the states and updates the weights of its slice
-// of model::FlatLayout only; the others' weights come by an all-gather.
+// of model::FlatLayout only; the others' weights come by an all-gather. ZeRO-2, for a model built
+// with shard_gradients: it keeps no other gradients either.
+// With overlap, gradients are summed while the last backward pass goes on, and weights come while
+// the next forward pass begins. Without, weights_needed() and MicroBatch() are optional up to
+// ZeRO-1.
 // Not thread-safe; one per rank, all calls collective.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
-#include <utility>
 #include <vector>
 
 #include "base/arena.h"
@@ -21,6 +30,7 @@
 #include "dist/mesh.h"
 #include "kernels/context.h"
 #include "model/gpt_neox.h"
+#include "trainer/gradient_reducer.h"
 #include "trainer/settings.h"
 
 namespace sepia::trainer {
@@ -30,7 +40,7 @@ class AdamW {
   // `model` and `mesh` must outlive the optimizer. The master weights are undefined until
   // InitializeWeights or a checkpoint fills them; WeightsLoaded() then carries them to the model.
   AdamW(const OptimizerSettings& settings, model::GptNeox& model, dist::Mesh& mesh,
-        int zero_stage = 0);
+        int zero_stage = 0, bool overlap = false);
 
   // Bytes of master weights and moments of one rank.
   static int64_t PlanBytes(const model::FlatLayout& layout, DType compute_dtype,
@@ -41,15 +51,28 @@ class AdamW {
   // After something else wrote the master weights: the model's weights follow.
   void WeightsLoaded(kernels::Context& ctx);
 
+  // Between steps, on all ranks alike.
+  void set_overlap(bool overlap) {
+    overlap_ = overlap;
+    reducer_.set_overlap(overlap);
+  }
+  // How Backward is called for micro-batch `index` of `count` of a step.
+  GradientReducer::Gradients MicroBatch(kernels::Context& ctx, int64_t index, int64_t count) {
+    WaitForWeights(ctx);  // a rank without rows has not asked for them
+    return reducer_.MicroBatch(ctx, index, count);
+  }
+  // For Forward: waits until the weights of parameters [begin, end) have come, and starts what
+  // comes next.
+  std::function<void(int begin, int end)> weights_needed(kernels::Context& ctx);
+  // For every other use of the model's weights.
+  void WaitForWeights(kernels::Context& ctx);
+
   // Reduces the model's gradients over data ranks, then measures them. `loss_scale` is what they
   // were multiplied by.
   void MeasureGradients(kernels::Context& ctx, double loss_scale);
   // L2 norm over all parameters, each counted once over all ranks; unscaled, before clipping.
   double grad_norm() const;
   bool non_finite() const;
-
-  // Seconds that MeasureGradients waited for other ranks since the last call of this function.
-  double TakeCommSeconds() { return std::exchange(comm_seconds_, 0); }
 
   // One update with the measured gradients. CHECK-fails when they were non-finite.
   void Update(kernels::Context& ctx, double lr);
@@ -69,10 +92,11 @@ class AdamW {
   enum class Role : uint8_t { kMaster, kExpAvg, kExpAvgSq };
 
   void ReduceGradients(kernels::Context& ctx);
-  void GatherWeights(kernels::Context& ctx);
-  // Elements of a piece: of a state, the gradients or the weights.
+  void WeightsUpdated(kernels::Context& ctx);
+  // Starts the all-gathers of buckets up to `end`.
+  void StartGathers(kernels::Context& ctx, size_t end);
+  // Elements of a piece: of a state or the weights.
   TensorView State(const model::Piece& piece, Role role) const;
-  TensorView Gradient(const model::Piece& piece) const;
   TensorView Weight(const model::Piece& piece) const;
   std::vector<NamedTensor> Named(Role role, Share share) const;
 
@@ -83,7 +107,10 @@ class AdamW {
   // Data ranks form a grid: those that hold different slices, and those that hold the same ones.
   dist::Communicator& slices_;
   dist::Communicator& replicas_;
-  std::vector<model::Piece> pieces_;  // of this rank's slice
+  bool overlap_;
+  GradientReducer reducer_;
+  std::vector<dist::Pending> gathers_;  // of weights since the last update, by bucket
+  std::vector<model::Piece> pieces_;    // of this rank's slice
   Arena arena_;
   TensorView master_;  // empty when the weight is the master
   TensorView exp_avg_, exp_avg_sq_;
@@ -93,7 +120,6 @@ class AdamW {
   OwnedTensor grad_multiplier_;
   OwnedTensor skip_;
   int64_t updates_ = 0;
-  double comm_seconds_ = 0;
 };
 
 }  // namespace sepia::trainer

@@ -77,6 +77,7 @@ struct ParallelSettings {
   int32_t tensor = 1;
   bool sequence = false;
   int32_t zero_stage = 0;
+  bool overlap = true;
   DType grad_reduce_dtype = DType::kFloat32;
 };
 

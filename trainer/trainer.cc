@@ -45,26 +45,32 @@ bool Trainer::FaultIs(const char* kind, const char* phase) const {
 
 StepMetrics Trainer::Step() {
   const Timer timer;
+  communication_ = CommunicationSoFar();
   Phase(state_.step + 1, "data");
   const std::vector<Batch> micro_batches = NextMicroBatches();
   const double targets = CountTargets(micro_batches);
   const double loss_scale = scaler_.scale();
   *grad_scale_.data<float>() = static_cast<float>(loss_scale / targets);
 
-  GradMode mode = GradMode::kOverwrite;
-  for (const Batch& batch : micro_batches) {
+  // After the sum over ranks nothing tells whose gradient was bad: after a bad step the sum waits.
+  optimizer_.set_overlap(settings_.parallel.overlap && state_.skipped_in_a_row == 0);
+  if (FaultIs("nan", "gradients")) *grad_scale_.data<float>() = NAN;
+  if (FaultIs("inf", "gradients")) *grad_scale_.data<float>() = INFINITY;
+  const auto count = static_cast<int64_t>(micro_batches.size());
+  for (int64_t i = 0; i < count; ++i) {
+    const Batch& batch = micro_batches[static_cast<size_t>(i)];
     Phase(state_.step + 1, "forward");
-    model_.Forward(ctx_, batch);
+    model_.Forward(ctx_, batch, optimizer_.weights_needed(ctx_));
+    const GradientReducer::Gradients gradients = optimizer_.MicroBatch(ctx_, i, count);
     Phase(state_.step + 1, "backward");
-    model_.Backward(
-        ctx_, batch,
-        {.grad_scale = grad_scale_, .loss_sum = loss_sum_, .loss_mode = mode, .grad_mode = mode});
-    mode = GradMode::kAccumulate;
+    model_.Backward(ctx_, batch,
+                    {.grad_scale = grad_scale_,
+                     .loss_sum = loss_sum_,
+                     .loss_mode = i == 0 ? GradMode::kOverwrite : GradMode::kAccumulate,
+                     .grad_mode = gradients.mode,
+                     .gradients_ready = gradients.ready});
   }
   Phase(state_.step + 1, "gradients");
-  if (FaultIs("nan", "gradients")) *model_.grads().data<float>() = NAN;
-  if (FaultIs("inf", "gradients")) *model_.grads().data<float>() = INFINITY;
-  // After the sum over ranks nothing tells whose gradient was bad: looked for after a bad step.
   if (state_.skipped_in_a_row > 0) non_finite_ = FirstNonFiniteGradient(model_);
   optimizer_.MeasureGradients(ctx_, loss_scale);
 
@@ -104,10 +110,8 @@ double Trainer::CountTargets(const std::vector<Batch>& micro_batches) {
 }
 
 double Trainer::SumOverDataRanks(double value, const char* label) {
-  const Timer timer;
   *sum_.data<double>() = value;
   mesh_.data().AllReduce(ctx_, sum_, dist::ReduceOp::kSum, label).Wait();
-  comm_seconds_ += timer.Seconds();
   return *sum_.data<double>();
 }
 
@@ -144,6 +148,16 @@ void Trainer::Advance(StepMetrics* metrics) {
   metrics->skipped = state_.skipped_steps;
 }
 
+CommunicationTime Trainer::CommunicationSoFar() {
+  CommunicationTime time;
+  for (const dist::Communicator* group : {&mesh_.world(), &mesh_.data(), &mesh_.tensor()}) {
+    const dist::Traffic traffic = group->traffic();
+    time.busy += traffic.busy_seconds;
+    time.waited += traffic.waited_seconds;
+  }
+  return time;
+}
+
 void Trainer::MeasureSpeed(const std::vector<Batch>& micro_batches, double seconds,
                            StepMetrics* metrics) {
   AttentionWork work;
@@ -156,7 +170,9 @@ void Trainer::MeasureSpeed(const std::vector<Batch>& micro_batches, double secon
   metrics->flops = TrainingFlops(settings_.model, settings_.tokens_per_step(), work);
   metrics->step_ms = 1000 * seconds;
   metrics->data_ms = 1000 * loader_->TakeSecondsWaited();
-  metrics->comm_ms = 1000 * (std::exchange(comm_seconds_, 0) + optimizer_.TakeCommSeconds());
+  const CommunicationTime communication = CommunicationSoFar() - communication_;
+  metrics->comm_ms = 1000 * communication.waited;
+  metrics->comm_hidden = communication.hidden_share();
   metrics->rank_step_ms =
       rank_times_.Share(ctx_, metrics->step_ms, metrics->data_ms, metrics->comm_ms);
   metrics->tokens_per_s = static_cast<double>(settings_.tokens_per_step()) / seconds;
@@ -193,6 +209,7 @@ bool Trainer::ValidationDue() const {
 
 double Trainer::Validate() {
   Phase(state_.step, "validate");
+  optimizer_.WaitForWeights(ctx_);
   return Evaluate(ctx_, model_, mesh_, settings_, datasets_.valid,
                   FirstValidationBatch(settings_.eval, state_.step), settings_.eval.steps)
       .loss;
@@ -201,11 +218,13 @@ double Trainer::Validate() {
 // One tensor group samples; the others go on to the next step and wait for it there.
 void Trainer::WriteSamples() {
   Phase(state_.step, "samples");
+  optimizer_.WaitForWeights(ctx_);
   if (mesh_.data().rank() != 0) return;
   samples_->Write(state_.step, model_, mesh_, *recorder_);
 }
 
 void Trainer::RequireEqualReplicas() {
+  optimizer_.WaitForWeights(ctx_);
   CheckReplicas(mesh_, model_, optimizer_, settings_.parallel.zero_stage, state_.step);
 }
 
@@ -220,6 +239,7 @@ void Trainer::Save() {
   // A checkpoint from unequal replicas would carry the fault on.
   if (every > 0 && state_.step % every != 0) RequireEqualReplicas();
   Phase(state_.step, "save");
+  optimizer_.WaitForWeights(ctx_);
   recorder_->Sync();
   checkpoints_.Save(state_);
 }

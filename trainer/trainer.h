@@ -6,6 +6,7 @@
 // Start reading at Run() and Step() in trainer.cc: the loop and one optimizer step.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -37,6 +38,17 @@
 #include "trainer/zscore.h"
 
 namespace sepia::trainer {
+
+// Seconds of this rank's collectives, and those of them that the rank spent waiting.
+struct CommunicationTime {
+  double busy = 0, waited = 0;
+
+  CommunicationTime operator-(const CommunicationTime& before) const {
+    return {busy - before.busy, waited - before.waited};
+  }
+  // 0 ... 1; NaN when there was no communication.
+  double hidden_share() const { return busy > 0 ? std::max(0.0, 1 - waited / busy) : kNotMeasured; }
+};
 
 struct TrainOptions {
   int64_t last_step = -1;       // stop after this step, schedule unchanged; negative: total_steps
@@ -75,6 +87,7 @@ class Trainer {
   bool IsSpike(const StepMetrics& metrics) const;
   double NextLearningRate() const;
   void Advance(StepMetrics* metrics);
+  CommunicationTime CommunicationSoFar();
   void MeasureSpeed(const std::vector<Batch>& micro_batches, double seconds, StepMetrics* metrics);
   void RequireEqualReplicas();
   void ReportSlowRank();
@@ -116,11 +129,11 @@ class Trainer {
   std::unique_ptr<SampleWriter> samples_;  // null: not wanted
   ZScore loss_z_;
   ZScore grad_norm_z_;
-  OwnedTensor loss_sum_;    // [1] f64
-  OwnedTensor grad_scale_;  // [1] f32
-  OwnedTensor sum_;         // [1] f64: a number on its way through a collective
-  OwnedTensor stop_;        // [1] i32: whether any rank was asked to stop
-  double comm_seconds_ = 0;
+  OwnedTensor loss_sum_;             // [1] f64
+  OwnedTensor grad_scale_;           // [1] f32
+  OwnedTensor sum_;                  // [1] f64: a number on its way through a collective
+  OwnedTensor stop_;                 // [1] i32: whether any rank was asked to stop
+  CommunicationTime communication_;  // when the step began
   bool stopped_ = false;
 };
 

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <map>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include <fmt/format.h>
@@ -48,20 +49,23 @@ nlohmann::json JsonLine(const std::string& output) {
 TEST(MpiProbe, GivesTheFileOfOneProcess) {
   SEPIA_SHARED_OR_SKIP(folder, "fixtures/models/tiny_tanh");
   const TempDir dir;
-  const auto probe = [&](int ranks, int tensor) {
-    const std::string out = dir.File(fmt::format("{}x{}", ranks, tensor));
+  const auto probe = [&](int ranks, int tensor, bool sequence) {
+    const std::string out = dir.File(fmt::format("{}x{}{}", ranks, tensor, sequence));
     const ProcessResult result =
         RunSepia({"probe", "--model", folder, "--tokens", folder + "/sep_n8.safetensors", "--out",
                   out, "--set", "model.attention.kind=SEP", "--set", "model.attention.window=8",
-                  "--set", fmt::format("parallel.tensor={}", tensor), "--set", "threads=1"},
+                  "--set", fmt::format("parallel.tensor={}", tensor), "--set",
+                  fmt::format("parallel.sequence={}", sequence), "--set", "threads=1"},
                  {.ranks = ranks});
     EXPECT_EQ(result.code, 0) << result.output;
     return ReadTensors(out);
   };
-  const Tensors one = probe(0, 1);
-  for (const auto& [ranks, tensor] : {std::pair(2, 2), std::pair(4, 2), std::pair(4, 1)}) {
-    SCOPED_TRACE(fmt::format("{} ranks, tensor {}", ranks, tensor));
-    const Tensors several = probe(ranks, tensor);
+  const Tensors one = probe(0, 1, false);
+  using Case = std::tuple<int, int, bool>;
+  for (const auto& [ranks, tensor, sequence] :
+       {Case(2, 2, false), Case(4, 2, false), Case(4, 1, false), Case(4, 2, true)}) {
+    SCOPED_TRACE(fmt::format("{} ranks, tensor {}, sequence {}", ranks, tensor, sequence));
+    const Tensors several = probe(ranks, tensor, sequence);
     ASSERT_EQ(several.size(), one.size());
     for (const auto& [name, values] : one) {
       ASSERT_EQ(several.at(name).size(), values.size()) << name;

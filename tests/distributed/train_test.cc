@@ -23,13 +23,17 @@ constexpr int64_t kSteps = 24;
 
 struct Layout {
   int ranks, tensor, zero;
-  std::string name() const { return fmt::format("{}x{}z{}", ranks, tensor, zero); }
+  bool sequence = false;
+  std::string name() const {
+    return fmt::format("{}x{}z{}{}", ranks, tensor, zero, sequence ? "s" : "");
+  }
 };
 
 std::vector<std::string> LayoutArgs(const Layout& layout) {
   return {"--set", "batch.micro=1",
           "--set", fmt::format("parallel.tensor={}", layout.tensor),
           "--set", fmt::format("parallel.zero_stage={}", layout.zero),
+          "--set", fmt::format("parallel.sequence={}", layout.sequence),
           "--set", "threads=1"};
 }
 
@@ -65,7 +69,7 @@ TEST(MpiTrain, EveryLayoutFollowsTheCurveOfOneProcess) {
   ASSERT_EQ(RunSepia(run.Train("one", LayoutArgs({1, 1, 0}))).code, 0);
   const std::vector<double> expected = Losses(run.Metrics("one"));
   ASSERT_EQ(expected.size(), static_cast<size_t>(kSteps));
-  for (const Layout& layout : {Layout{2, 1, 0}, {2, 2, 0}, {4, 2, 1}, {4, 1, 1}}) {
+  for (const Layout& layout : {Layout{2, 1, 0}, {2, 2, 0}, {4, 2, 1}, {4, 1, 1}, {4, 2, 2, true}}) {
     SCOPED_TRACE(layout.name());
     const ProcessResult result = Train(run, layout.name(), layout);
     ASSERT_EQ(result.code, 0) << result.output;
@@ -84,7 +88,7 @@ TEST(MpiTrain, EveryLayoutFollowsTheCurveOfOneProcess) {
 // A shard a rank; what is saved and loaded again is every bit of the run.
 TEST(MpiTrain, ResumesBitForBitOnTheSameLayout) {
   const TinyRun run;
-  const Layout layout{4, 2, 1};
+  const Layout layout{4, 2, 2, /*sequence=*/true};
   ASSERT_EQ(Train(run, "calm", layout).code, 0);
   const std::string checkpoint = run.Checkpoint("calm", kSteps);
   EXPECT_TRUE(FileExists(checkpoint + "/shard-00003-of-00004.sck"));

@@ -16,15 +16,29 @@
 namespace sepia::testing {
 namespace {
 
+// Rows of a chunk under sequence parallelism: several chunks in batches as small as these, the last
+// one not full.
+constexpr int64_t kChunkRows = 22;
+
 struct Layout {
   int tensor, data;
+  bool sequence = false;
+  bool recompute = false;
+  int64_t chunk_rows = kChunkRows;
 };
+
+std::string Name(const Layout& l) {
+  return fmt::format("tensor {} x data {}{}", l.tensor, l.data, l.sequence ? ", sequence" : "");
+}
 
 std::vector<Layout> Layouts() {
   std::vector<Layout> layouts;
   for (const int tensor : {1, 2, 4}) {
     for (const int data : {1, 2, 4}) {
-      if (tensor * data > 1 && tensor * data <= 8) layouts.push_back({tensor, data});
+      for (const bool sequence : {false, true}) {
+        if (tensor * data == 1 || tensor * data > 8 || (sequence && tensor == 1)) continue;
+        layouts.push_back({tensor, data, sequence, /*recompute=*/sequence && data == 2});
+      }
     }
   }
   return layouts;
@@ -46,8 +60,12 @@ std::vector<ModelResults> RunLayout(const Layout& layout, const model::ModelConf
   std::vector<ModelResults> results(static_cast<size_t>(layout.tensor * layout.data));
   dist::RunThreadRanks(layout.tensor * layout.data, [&](std::unique_ptr<dist::Communicator> world) {
     const auto rank = static_cast<size_t>(world->rank());
-    ModelUnderTest model(config, OptionsFor(batch, dtype),
-                         dist::MakeCheckedCommunicator(std::move(world)), layout.tensor);
+    model::ModelOptions options = OptionsFor(batch, dtype);
+    options.sequence = layout.sequence;
+    options.recompute = layout.recompute;
+    options.sequence_chunk_rows = layout.chunk_rows;
+    ModelUnderTest model(config, options, dist::MakeCheckedCommunicator(std::move(world)),
+                         layout.tensor);
     model.SetWeights(weights);
     const int64_t row = model.mesh().data().rank();
     const int64_t rows = batch.batch_size;
@@ -72,7 +90,7 @@ void ExpectLayoutsAgree(const model::ModelConfig& config, const NamedValues& wei
   const ModelResults one = RunLayout({1, 1}, config, weights, batch, dtype).front();
   for (const Layout& layout : Layouts()) {
     if (!Divides(layout, config)) continue;
-    SCOPED_TRACE(fmt::format("tensor {} x data {}", layout.tensor, layout.data));
+    SCOPED_TRACE(Name(layout));
     const std::vector<ModelResults> ranks = RunLayout(layout, config, weights, batch, dtype);
     for (const ModelResults& rank : ranks) EXPECT_TRUE(SameBits(rank, ranks.front()));
     const double loss_error = std::abs(ranks.front().loss / one.loss - 1);
@@ -132,6 +150,29 @@ TEST(Layouts, AgreeForOtherArchitectures) {
     WorstError worst;
     ExpectLayoutsAgree(config, RandomWeights(config, 1), RandomBatch(config, 3, 40, 2),
                        DType::kFloat32, kFp32, &worst);
+  }
+}
+
+// Sharing the rows of the residual stream changes who keeps and adds what, and no sum, as long as
+// products see all rows at once.
+TEST(Layouts, SequenceParallelismInOneChunkChangesNoBit) {
+  for (const char* variant : {"", "parallel_residual: false"}) {
+    for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+      const model::ModelConfig config = ConfigFromText(std::string(kShape) + variant);
+      const NamedValues weights = RandomWeights(config, 1);
+      const Batch batch = RandomBatch(config, 3, 39, 2);
+      const auto run = [&](bool sequence, bool recompute) {
+        const Layout layout{.tensor = 4,
+                            .data = 1,
+                            .sequence = sequence,
+                            .recompute = recompute,
+                            .chunk_rows = 1000};
+        return RunLayout(layout, config, weights, batch, dtype).front();
+      };
+      const ModelResults whole = run(false, false);
+      EXPECT_TRUE(SameBits(run(true, false), whole)) << variant << DTypeName(dtype);
+      EXPECT_TRUE(SameBits(run(true, true), whole)) << variant << DTypeName(dtype);
+    }
   }
 }
 

@@ -112,13 +112,10 @@ INSTANTIATE_TEST_SUITE_P(
                 "c:4:9: batch.global: 10 is not a multiple of micro 4 x 1 data rank; take 8 or 12"},
         BadCase{"parallel { tensor: 5 }",
                 "c:4:12: parallel.tensor: 5 does not divide the 12 heads; take 4 or 6"},
-        BadCase{"parallel { tensor: 2 sequence: true }",
-                "c:4:22: parallel.sequence: sequence parallelism is not part of this version; "
-                "leave it out"},
         BadCase{"parallel { grad_reduce_dtype: BF16 }",
                 "c:4:12: parallel.grad_reduce_dtype: this version adds gradients in FP32 only"},
         BadCase{"parallel { zero_stage: 3 }",
-                "c:4:12: parallel.zero_stage: 3 is out of range; it must be from 0 to 1"},
+                "c:4:12: parallel.zero_stage: 3 is out of range; it must be from 0 to 2"},
         BadCase{"rope_fp16_tables: true",
                 "c:4:1: rope_fp16_tables: belongs to numerics PYTHIA_V1, not NEOX_2; remove one of "
                 "them"},

@@ -1,11 +1,14 @@
-// Training under every layout of tensor and data ranks, ZeRO stage and accumulation: the curve of
-// one rank, and the same bits in every run of one layout.
+// Training under every layout of tensor and data ranks, ZeRO stage, sequence parallelism and
+// accumulation: the curve of one rank, the same bits in every run of one layout, and the bytes on
+// the wire that docs/parallelism.md promises.
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -13,7 +16,9 @@
 #include "base/buffer.h"
 #include "dist/thread_ranks.h"
 #include "tests/model/model_under_test.h"
+#include "trainer/memory_plan.h"
 #include "trainer/optimizer.h"
+#include "trainer/step_traffic.h"
 
 namespace sepia::trainer {
 namespace {
@@ -27,16 +32,29 @@ constexpr char kModel[] =
     "attention { kind: SEP window: 8 full_layers: 0 separator_ids: [3, 7, 11] } ";
 constexpr int64_t kRows = 5;  // of a micro-batch: 4 data ranks have 1, 1, 1 and 2 of them
 constexpr int64_t kLength = 24;
-constexpr int kMicroBatches = 4;  // of a step, when none are joined
+constexpr int kMicroBatches = 4;    // of a step, when none are joined
+constexpr int64_t kChunkRows = 20;  // so that sequence parallelism has several chunks here
 
 struct Layout {
   int tensor = 1, data = 1, zero = 0;
+  bool sequence = false;
   int accumulation = 1;
+  bool overlap = true;
 };
 
 std::string Name(const Layout& l) {
-  return fmt::format("tensor {} x data {}, zero {}, accumulation {}", l.tensor, l.data, l.zero,
-                     l.accumulation);
+  return fmt::format("tensor {} x data {}, zero {}, {}accumulation {}", l.tensor, l.data, l.zero,
+                     l.sequence ? "sequence, " : "", l.accumulation);
+}
+
+model::ModelOptions OptionsFor(const Layout& layout, DType dtype) {
+  return {.compute_dtype = dtype,
+          .batch_size = kMicroBatches * kRows,
+          .seq_length = kLength,
+          .shard_gradients = layout.zero == 2,
+          .sequence = layout.sequence,
+          .sequence_chunk_rows = kChunkRows,
+          .keep_gradients = layout.accumulation > 1};
 }
 
 struct Curve {
@@ -71,13 +89,11 @@ class Training {
       : layout_(layout),
         config_(ConfigFromText(kModel)),
         mesh_(std::move(world), layout.tensor),
-        model_(config_,
-               {.compute_dtype = dtype, .batch_size = kMicroBatches * kRows, .seq_length = kLength},
-               mesh_),
+        model_(config_, OptionsFor(layout, dtype), mesh_),
         ctx_{.num_threads = 1, .scratch = &model_.scratch()},
         optimizer_(
             {.lr = 0, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .clip = 1.0},
-            model_, mesh_, layout.zero) {
+            model_, mesh_, layout.zero, layout.overlap) {
     optimizer_.InitializeWeights(ctx_, 1234);
   }
 
@@ -85,15 +101,17 @@ class Training {
     const OwnedTensor loss(DType::kFloat64, {1});
     const OwnedTensor scale(DType::kFloat32, {1});
     *scale.data<float>() = 1.0f / (kMicroBatches * kRows * kLength);
-    GradMode mode = GradMode::kOverwrite;
     const int joined = kMicroBatches / layout_.accumulation;
-    for (int i = 0; i < kMicroBatches; i += joined) {
-      const Batch batch = RowsOfRank(step % 8, i, joined);
-      model_.Forward(ctx_, batch);
-      model_.Backward(
-          ctx_, batch,
-          {.grad_scale = scale, .loss_sum = loss, .loss_mode = mode, .grad_mode = mode});
-      mode = GradMode::kAccumulate;
+    for (int i = 0; i < layout_.accumulation; ++i) {
+      const Batch batch = RowsOfRank(step % 8, i * joined, joined);
+      model_.Forward(ctx_, batch, optimizer_.weights_needed(ctx_));
+      const auto gradients = optimizer_.MicroBatch(ctx_, i, layout_.accumulation);
+      model_.Backward(ctx_, batch,
+                      {.grad_scale = scale,
+                       .loss_sum = loss,
+                       .loss_mode = i == 0 ? GradMode::kOverwrite : GradMode::kAccumulate,
+                       .grad_mode = gradients.mode,
+                       .gradients_ready = gradients.ready});
     }
     mesh_.data().AllReduce(ctx_, loss, dist::ReduceOp::kSum, "loss").Wait();
     optimizer_.MeasureGradients(ctx_, 1);
@@ -156,17 +174,27 @@ Curve Train(const Layout& layout, int steps, DType dtype = DType::kFloat32) {
   return whole;
 }
 
+// All of them with SEPIA_FULL_CURVES; otherwise every pair of values of two properties.
 std::vector<Layout> Layouts() {
+  const bool all = std::getenv("SEPIA_FULL_CURVES") != nullptr;
   std::vector<Layout> layouts;
   for (const int tensor : {1, 2, 4}) {
     for (const int data : {1, 2, 4}) {
-      for (const int zero : {0, 1}) {
-        const int accumulation = 1 << (tensor + data + zero) % 3;
-        if (tensor * data <= 8) layouts.push_back({tensor, data, zero, accumulation});
+      for (const int zero : {0, 1, 2}) {
+        for (const bool sequence : {false, true}) {
+          if (tensor * data > 8 || (sequence && tensor == 1)) continue;
+          const int number = tensor + data + zero;
+          if (!all && tensor > 1 && (number % 2 == 0) != sequence) continue;
+          layouts.push_back({tensor, data, zero, sequence, /*accumulation=*/1 << number % 3});
+        }
       }
     }
   }
-  layouts.push_back({1, 3, 1, 4});  // a number of ranks that divides nothing
+  // A number of ranks that divides nothing.
+  layouts.push_back({1, 3, 1, /*sequence=*/false, /*accumulation=*/4});
+  layouts.push_back({1, 3, 2, /*sequence=*/false, /*accumulation=*/4});
+  // Ranks without rows.
+  layouts.push_back({1, 8, 2, /*sequence=*/false, /*accumulation=*/2});
   return layouts;
 }
 
@@ -193,8 +221,9 @@ TEST(LayoutTraining, FiftyStepsFollowTheCurveOfOneRank) {
 
 TEST(LayoutTraining, TwoRunsOfOneLayoutHaveTheSameBits) {
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
-    for (const int zero : {0, 1}) {
-      const Layout layout{.tensor = 2, .data = 2, .zero = zero, .accumulation = 2};
+    for (const int zero : {0, 1, 2}) {
+      const Layout layout{
+          .tensor = 2, .data = 2, .zero = zero, .sequence = zero != 1, .accumulation = 2};
       EXPECT_TRUE(Train(layout, 5, dtype) == Train(layout, 5, dtype)) << DTypeName(dtype);
     }
   }
@@ -213,19 +242,140 @@ TEST(LayoutTraining, ZeroDoesNotChangeTheUpdate) {
   }
 }
 
+// What is behind the backward pass and what is not is a matter of time, not of numbers.
+TEST(LayoutTraining, OverlapDoesNotChangeABit) {
+  for (const int zero : {0, 1, 2}) {
+    for (const int accumulation : {1, 2}) {  // 1: reduced where activations were
+      Layout layout{.tensor = 2, .data = 2, .zero = zero, .sequence = true};
+      layout.accumulation = accumulation;
+      const Curve with = Train(layout, 5);
+      layout.overlap = false;
+      EXPECT_TRUE(Train(layout, 5) == with) << Name(layout);
+    }
+  }
+}
+
+// Reductions begin while backward has gradients to compute still: at each announcement one more
+// bucket is on its way.
+TEST(LayoutTraining, GradientsAreReducedWhileBackwardGoesOn) {
+  for (const int zero : {0, 1, 2}) {
+    dist::RunThreadRanks(2, [&](std::unique_ptr<dist::Communicator> world) {
+      const Layout layout{.tensor = 1, .data = 2, .zero = zero};
+      const model::ModelConfig config = ConfigFromText(kModel);
+      dist::Mesh mesh(std::move(world), layout.tensor);
+      model::GptNeox model(config, OptionsFor(layout, DType::kFloat32), mesh);
+      kernels::Context ctx{.num_threads = 1, .scratch = &model.scratch()};
+      AdamW optimizer({.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1}, model, mesh, zero,
+                      /*overlap=*/true);
+      optimizer.InitializeWeights(ctx, 1);
+      const OwnedTensor loss(DType::kFloat64, {1});
+      const OwnedTensor scale(DType::kFloat32, {1});
+      *scale.data<float>() = 1;
+      std::vector<int64_t> started;
+      const int64_t before = mesh.data().traffic().operations;
+      const auto gradients = optimizer.MicroBatch(ctx, 0, 1);
+      const Batch batch = RandomBatch(config, 1, kLength, 1);
+      model.Forward(ctx, batch);
+      model.Backward(ctx, batch,
+                     {.grad_scale = scale,
+                      .loss_sum = loss,
+                      .loss_mode = GradMode::kOverwrite,
+                      .grad_mode = gradients.mode,
+                      .gradients_ready = [&](int begin, int end) {
+                        gradients.ready(begin, end);
+                        started.push_back(mesh.data().traffic().operations - before);
+                      }});
+      EXPECT_EQ(started, (std::vector<int64_t>{1, 2, 3, 4})) << "zero " << zero;
+      optimizer.MeasureGradients(ctx, 1);
+    });
+  }
+}
+
 TEST(LayoutTraining, OneRanksInfinityStopsTheUpdateOnAll) {
-  for (const int zero : {0, 1}) {
+  for (const int zero : {0, 1, 2}) {
     dist::RunThreadRanks(4, [&](std::unique_ptr<dist::Communicator> world) {
       const bool culprit = world->rank() == 2;
       dist::Mesh mesh(std::move(world), 2);
-      model::GptNeox model(ConfigFromText(kModel), {.seq_length = kLength}, mesh);
+      model::GptNeox model(ConfigFromText(kModel),
+                           OptionsFor({.tensor = 2, .data = 2, .zero = zero}, DType::kFloat32),
+                           mesh);
       kernels::Context ctx{.num_threads = 1, .scratch = &model.scratch()};
-      AdamW optimizer({.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1}, model, mesh, zero);
-      std::fill_n(model.grads().data<float>(), model.grads().num_elements(), 0.0f);
-      if (culprit) model.grad(3).data<float>()[1] = INFINITY;
+      AdamW optimizer({.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1}, model, mesh, zero,
+                      /*overlap=*/true);
+      const auto gradients = optimizer.MicroBatch(ctx, 0, 1);
+      const auto& buckets = model.layout().buckets;
+      for (size_t b = buckets.size(); b-- > 0;) {
+        const TensorView bucket = model.bucket_grads(b);
+        std::fill_n(bucket.data<float>(), bucket.num_elements(), 0.0f);
+        if (culprit && b == 1) model.grad(3).data<float>()[1] = INFINITY;
+        gradients.ready(buckets[b].first_param, buckets[b].end_param);
+      }
       optimizer.MeasureGradients(ctx, 1);
       EXPECT_TRUE(optimizer.non_finite());
     });
+  }
+}
+
+// What a rank sends in a step, counted, is what docs/parallelism.md says.
+void ExpectDocumentedBytes(const TrainSettings& settings, int data_ranks) {
+  const int tensor = settings.parallel.tensor;
+  dist::RunThreadRanks(tensor * data_ranks, [&](std::unique_ptr<dist::Communicator> world) {
+    dist::Mesh mesh(std::move(world), tensor);
+    model::ModelOptions options = ModelOptionsOf(settings, data_ranks);
+    options.sequence_chunk_rows = kChunkRows;
+    model::GptNeox model(settings.model, options, mesh);
+    kernels::Context ctx{.num_threads = 1, .scratch = &model.scratch()};
+    AdamW optimizer(settings.optimizer, model, mesh, settings.parallel.zero_stage,
+                    settings.parallel.overlap);
+    optimizer.InitializeWeights(ctx, 1);
+    const auto sent = [&] {
+      return std::pair(mesh.data().traffic().bytes_sent, mesh.tensor().traffic().bytes_sent);
+    };
+    const auto before = sent();
+    const OwnedTensor number(DType::kFloat64, {1});
+    const OwnedTensor scale(DType::kFloat32, {1});
+    *scale.data<float>() = 1;
+    const int64_t count = settings.batch.global / (settings.batch.micro * data_ranks);
+    mesh.data().AllReduce(ctx, number, dist::ReduceOp::kSum, "targets").Wait();
+    for (int64_t i = 0; i < count; ++i) {
+      const Batch batch = RandomBatch(settings.model, settings.batch.micro, kLength, 3);
+      model.Forward(ctx, batch, optimizer.weights_needed(ctx));
+      const auto gradients = optimizer.MicroBatch(ctx, i, count);
+      model.Backward(ctx, batch,
+                     {.grad_scale = scale,
+                      .loss_sum = number,
+                      .loss_mode = GradMode::kOverwrite,
+                      .grad_mode = gradients.mode,
+                      .gradients_ready = gradients.ready});
+    }
+    mesh.data().AllReduce(ctx, number, dist::ReduceOp::kSum, "loss").Wait();
+    optimizer.MeasureGradients(ctx, 1);
+    optimizer.Update(ctx, 1e-3);
+    optimizer.WaitForWeights(ctx);
+    const auto after = sent();
+    const std::vector<StepCollective> expected =
+        CollectivesOfStep(settings, data_ranks, mesh.data().rank());
+    EXPECT_EQ(after.first - before.first, BytesSentInStep(expected, MeshAxis::kData, data_ranks));
+    EXPECT_EQ(after.second - before.second, BytesSentInStep(expected, MeshAxis::kTensor, tensor));
+  });
+}
+
+TEST(LayoutTraining, SendsTheDocumentedBytes) {
+  for (const char* variant : {"", "parallel_residual: false", "tie_embeddings: true"}) {
+    for (const Layout& layout : Layouts()) {
+      SCOPED_TRACE(Name(layout) + " " + variant);
+      TrainSettings settings;
+      settings.model = ConfigFromText(std::string(kModel) + variant);
+      settings.data.sequence_length = kLength;
+      settings.batch = {.global = 2 * layout.data * layout.accumulation, .micro = 2};
+      settings.optimizer = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8};
+      settings.precision = layout.data == 2 ? Precision::kBf16 : Precision::kFp32;
+      settings.parallel = {
+          .tensor = layout.tensor, .sequence = layout.sequence, .zero_stage = layout.zero};
+      settings.recompute = layout.accumulation == 2;
+      settings.threads = 1;
+      ExpectDocumentedBytes(settings, layout.data);
+    }
   }
 }
 

@@ -36,8 +36,8 @@ TEST(MetricsTest, NumbersRoundTripExactly) {
   EXPECT_EQ(object["nan"], false);
   EXPECT_TRUE(object["mfu"].is_null());
   for (const char* name : {"step", "loss", "grad_norm", "lr", "loss_scale", "tokens",
-                           "tokens_per_s", "step_ms", "data_ms", "comm_ms", "mfu", "attn_kept",
-                           "flops", "rss_bytes", "skipped", "nan", "schema"}) {
+                           "tokens_per_s", "step_ms", "data_ms", "comm_ms", "comm_hidden", "mfu",
+                           "attn_kept", "flops", "rss_bytes", "skipped", "nan", "schema"}) {
     EXPECT_TRUE(object.contains(name)) << name;
   }
 }

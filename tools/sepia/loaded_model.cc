@@ -93,6 +93,7 @@ LoadedModel::LoadedModel(const OpenedModel& opened, const LoadedModelSize& size,
                           .seq_length = size.seq_length,
                           .gradients = size.gradients,
                           .recompute = opened.settings().recompute,
+                          .sequence = opened.settings().parallel.sequence,
                           .rotary_tables = opened.settings().rotary_tables,
                           .num_threads = opened.num_threads()},
       mesh_);

@@ -234,7 +234,7 @@ class Converter {
     const auto* zero = Section("zero_optimization");
     if (zero == nullptr) return;
     const double stage = AsNumber(FindKey(*zero, "stage")).value_or(0);
-    if (stage > 1) return Refuse("zero_optimization.stage", "is above 1");
+    if (stage > 2) return Refuse("zero_optimization.stage", "is above 2");
     config_.mutable_parallel()->set_zero_stage(static_cast<int32_t>(stage));
     if (IsTrue(FindKey(*zero, "cpu_offload"))) Refuse("zero_optimization.cpu_offload", "is true");
     ignored_.push_back("zero_optimization but for stage: how it is communicated");
