@@ -15,4 +15,7 @@ void RefuseUnconnectedTasks();
 // The name of this machine: ranks with equal names share memory.
 std::string NodeName();
 
+// "Open MPI v4.1.4, ..."; empty in a build without MPI.
+std::string MpiLibraryVersion();
+
 }  // namespace sepia::dist

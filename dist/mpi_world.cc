@@ -144,4 +144,11 @@ std::unique_ptr<Communicator> MakeWorldCommunicator() {
                                std::make_shared<WorkQueue>(), "world");
 }
 
+std::string MpiLibraryVersion() {
+  char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+  int length = 0;
+  MPI_Get_library_version(text, &length);  // allowed before MPI_Init
+  return text;
+}
+
 }  // namespace sepia::dist

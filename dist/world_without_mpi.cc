@@ -14,4 +14,6 @@ std::unique_ptr<Communicator> MakeWorldCommunicator() {
   return MakeSelfCommunicator();
 }
 
+std::string MpiLibraryVersion() { return ""; }
+
 }  // namespace sepia::dist

@@ -26,6 +26,10 @@ AttentionWork CountAttentionWork(const model::AttentionPlan& plan,
                                  std::span<const std::shared_ptr<const AttentionIndex>> indexes,
                                  int64_t batch_size, int64_t seq_length);
 
+// Share of separators where no text can be read: English in the Pythia tokenizer, about what
+// SepLLM's published Attn % imply.
+constexpr double kUsualSeparatorDensity = 0.12;
+
 // Expected, for one row of `seq_length` in which every position is a separator with probability
 // `separator_density`, independently.
 AttentionWork ExpectedAttentionWork(const model::ModelConfig& config, int64_t seq_length,

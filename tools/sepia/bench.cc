@@ -81,6 +81,7 @@ void AddBenchCommand(CLI::App& app) {
   bench->footer("Example:\n  sepia bench step --model pythia-70m --dtype bf16 --attention sep");
   AddBenchAttentionCommand(*bench);
   AddBenchCheckpointCommand(*bench);
+  AddBenchCollectiveCommands(*bench);
   AddBenchGemmCommand(*bench);
   AddBenchRooflineCommand(*bench);
   AddBenchStepCommand(*bench);

@@ -15,6 +15,7 @@ namespace sepia::tools {
 // One function a file bench_*.cc, listed in bench.cc.
 void AddBenchAttentionCommand(CLI::App& bench);
 void AddBenchCheckpointCommand(CLI::App& bench);
+void AddBenchCollectiveCommands(CLI::App& bench);  // three
 void AddBenchGemmCommand(CLI::App& bench);
 void AddBenchRooflineCommand(CLI::App& bench);
 void AddBenchStepCommand(CLI::App& bench);

@@ -1,4 +1,5 @@
 // sepia bench roofline: what bounds a training step on this machine, part by part.
+#include <algorithm>
 #include <iostream>
 #include <memory>
 #include <string>
@@ -10,9 +11,9 @@
 #include "kernels/cpu/register_peak.h"
 #include "model/model_config.h"
 #include "tools/sepia/bench.h"
-#include "tools/sepia/step_roofline.h"
+#include "tools/sepia/memory_speed.h"
 #include "trainer/config.h"
-#include "trainer/flops.h"
+#include "trainer/step_work.h"
 
 namespace sepia::tools {
 namespace {
@@ -43,16 +44,22 @@ trainer::TrainSettings Settings(const Options& o, const std::string& model, DTyp
 // Of all threads.
 struct Rates {
   double gflops, gb_per_s;
+
+  // With both units busy all the time.
+  double Seconds(const trainer::WorkPart& part) const {
+    return std::max(part.flops / gflops, part.bytes / gb_per_s) / 1e9;
+  }
 };
 
 nlohmann::ordered_json Report(const Options& o, const std::string& model, DType dtype,
                               int num_threads, const Rates& rates) {
-  const std::vector<RooflinePart> parts = RooflineOfStep(Settings(o, model, dtype), o.density);
+  const trainer::StepWork work =
+      trainer::WorkOfRank(Settings(o, model, dtype), /*data_ranks=*/1, o.density);
   nlohmann::ordered_json lines;
-  RooflinePart all = {"all", 0, 0};
+  trainer::WorkPart all = {"all", 0, 0};
   double seconds = 0;
-  for (const RooflinePart& part : parts) {
-    const double part_seconds = part.Seconds(rates.gflops, rates.gb_per_s);
+  for (const trainer::WorkPart& part : work.parts()) {
+    const double part_seconds = rates.Seconds(part);
     lines.push_back(
         {{"part", part.name},
          {"gflop", part.flops / 1e9},

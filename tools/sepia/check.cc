@@ -14,6 +14,7 @@
 #include "base/integer.h"
 #include "data/tokenizer/tokenizer.h"
 #include "kernels/gemm_peak.h"
+#include "tools/sepia/byte_size.h"
 #include "tools/sepia/command.h"
 #include "tools/sepia/memory_choices.h"
 #include "tools/sepia/set_option.h"
@@ -32,9 +33,6 @@ using trainer::FormatBytes;
 using trainer::FormatCount;
 using trainer::TrainSettings;
 
-// Share of separators where no dataset can be read: English text in the Pythia tokenizer, about
-// what SepLLM's published Attn % imply.
-constexpr double kUsualSeparatorDensity = 0.12;
 // Rows of the datasets that are looked at.
 constexpr int64_t kSampledRows = 64;
 // Share of the peak that a good run reaches; the estimate is printed with it.
@@ -70,19 +68,12 @@ DeviceLimit ParseDevice(const std::string& text) {
     if (limit.is_cpu) limit.bytes = trainer::ReadMachine().memory_bytes();
     return limit;
   }
-  char* end = nullptr;
   const std::string size = text.substr(colon + 1);
-  const double number = std::strtod(size.c_str(), &end);
-  const std::string unit = end;
-  double factor = 0;
-  if (unit == "GiB" || unit == "G") factor = 1024.0 * 1024 * 1024;
-  if (unit == "GB") factor = 1e9;
-  if (unit == "MiB" || unit == "M") factor = 1024.0 * 1024;
-  if (unit == "TiB" || unit == "T") factor = 1024.0 * 1024 * 1024 * 1024;
-  if (factor == 0 || !(number > 0) || number > 1e6) {
+  const std::optional<int64_t> bytes = ParseByteSize(size);
+  if (!bytes) {
     throw UserError(fmt::format("--device {}: \"{}\" is not a size such as 80GiB", text, size));
   }
-  limit.bytes = static_cast<int64_t>(number * factor);
+  limit.bytes = *bytes;
   return limit;
 }
 
@@ -199,11 +190,12 @@ class Check {
         basis += fmt::format(", {:.1f} % separators", 100 * sample_->separator_density());
       }
     } else {
-      attention_ = trainer::ExpectedAttentionWork(s_.model, length, kUsualSeparatorDensity);
+      attention_ =
+          trainer::ExpectedAttentionWork(s_.model, length, trainer::kUsualSeparatorDensity);
       attention_rows_ = 1;
       basis = "expected";
       if (!s_.model.separator_ids.empty()) {
-        basis += fmt::format(" for {:.0f} % separators", 100 * kUsualSeparatorDensity);
+        basis += fmt::format(" for {:.0f} % separators", 100 * trainer::kUsualSeparatorDensity);
       }
     }
     const double kept = attention_.kept_share();

@@ -26,6 +26,7 @@ void AddConvertConfigCommand(CLI::App& app);
 void AddCheckpointCommand(CLI::App& app);
 void AddTrainCommand(CLI::App& app);
 void AddCheckCommand(CLI::App& app);
+void AddPlanCommand(CLI::App& app);
 void AddExplainConfigCommand(CLI::App& app);
 void AddReportCommand(CLI::App& app);
 void AddDoctorCommand(CLI::App& app);

@@ -18,6 +18,7 @@ constexpr AddCommand kCommands[] = {
     // One line a subcommand, in the order of --help.
     sepia::tools::AddTrainCommand,
     sepia::tools::AddCheckCommand,
+    sepia::tools::AddPlanCommand,
     sepia::tools::AddExplainConfigCommand,
     sepia::tools::AddReportCommand,
     sepia::tools::AddDoctorCommand,

@@ -1,0 +1,31 @@
+// What `sepia doctor` looks at on one machine.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace sepia::tools {
+
+enum class Verdict : uint8_t { kGood, kNote, kBad };
+
+struct Finding {
+  Verdict verdict;
+  std::string what;  // "memory"
+  std::string text;  // with the remedy, where one is needed
+};
+
+// Processor, memory, disk of `directory`. Does not throw.
+std::vector<Finding> CheckMachine(const std::string& directory);
+
+// Threads of a process that works alone on its machine.
+Finding CheckThreads();
+
+// "ok    memory      ..."
+std::string FormatFinding(const Finding& finding);
+
+// For GatherTexts.
+std::string Encode(const std::vector<Finding>& findings);
+std::vector<Finding> DecodeFindings(const std::string& text);
+
+}  // namespace sepia::tools
