@@ -57,7 +57,7 @@ TEST(ConfigParser, MutatedTextNeverCrashes) {
   for (int round = 0; round < 1500; ++round) {
     std::string text = good;
     const int changes = 1 + static_cast<int>(random() % 4);
-    for (int change = 0; change < changes; ++change) {
+    for (int change = 0; change < changes && !text.empty(); ++change) {
       const size_t at = random() % text.size();
       const char letter = alphabet[random() % alphabet.size()];
       switch (random() % 4) {
