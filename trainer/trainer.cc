@@ -43,6 +43,11 @@ bool Trainer::FaultIs(const char* kind, const char* phase) const {
   return faults_.Has(kind, state_.step + 1, phase);
 }
 
+void Trainer::FlipOneBit() {
+  optimizer_.WaitForWeights(ctx_);  // a gather under way would write over it
+  *static_cast<uint8_t*>(model_.weights().raw()) ^= 0x10;
+}
+
 StepMetrics Trainer::Step() {
   const Timer timer;
   communication_ = CommunicationSoFar();
@@ -84,7 +89,7 @@ StepMetrics Trainer::Step() {
   metrics.update_skipped = !metrics.finite() || IsSpike(metrics);
   Phase(state_.step + 1, "update");
   if (!metrics.update_skipped) optimizer_.Update(ctx_, metrics.lr);
-  if (FaultIs("flip", "update")) *static_cast<uint8_t*>(model_.weights().raw()) ^= 0x10;
+  if (FaultIs("flip", "update")) FlipOneBit();
   Advance(&metrics);
   const int64_t every = settings_.safety.replica_check_steps;
   if (every > 0 && state_.step % every == 0) RequireEqualReplicas();

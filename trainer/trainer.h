@@ -80,6 +80,7 @@ class Trainer {
   void Phase(int64_t step, const char* phase);
   // In the step under way.
   bool FaultIs(const char* kind, const char* phase) const;
+  void FlipOneBit();
   StepMetrics Step();
   std::vector<Batch> NextMicroBatches();
   double CountTargets(const std::vector<Batch>& micro_batches);
