@@ -57,6 +57,13 @@ constexpr char kModel[] =
     "vocab_size: 2048 hidden_size: 128 num_layers: 2 num_heads: 4 max_positions: 256 "
     "attention { kind: SEP window: 16 full_layers: 0 separator_ids: [3, 7, 11] }";
 constexpr int64_t kLength = 128;
+// A sanitizer's allocator maps memory of its own and keeps what was freed.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kSanitized = true;
+#else
+constexpr bool kSanitized = false;
+#endif
+
 // Closures, lists of pieces, of pending collectives.
 constexpr size_t kBookkeeping = 16 << 10;
 
@@ -126,7 +133,9 @@ void ExpectNoAllocations(DType dtype, bool recompute, int micro_batches) {
   for (int i = 0; i < 3; ++i) training.Step(micro_batches);
   EXPECT_EQ(live_bytes, live);
   EXPECT_LT(HeapInUse(), heap + kBookkeeping);
-  EXPECT_EQ(PeakMappedBytes(), peak);
+  if (!kSanitized) {
+    EXPECT_EQ(PeakMappedBytes(), peak);
+  }
   EXPECT_GT(largest_request, 0u);  // the hook is in place
   EXPECT_LE(largest_request, kBookkeeping);
 }
@@ -164,9 +173,7 @@ void ExpectGrowthAsPlanned(const std::string& preset, const char* precision, int
 }
 
 TEST(MemoryPlanTest, IsWhatAStepTakes) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  GTEST_SKIP() << "sanitizers have memory of their own";
-#endif
+  if (kSanitized) GTEST_SKIP() << "sanitizers have memory of their own";
   ExpectGrowthAsPlanned("pythia-70m", "BF16", 16);
   ExpectGrowthAsPlanned("pythia-160m", "FP32", 16);
   // Activations and scratch are a part that counts.
