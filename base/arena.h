@@ -24,8 +24,8 @@ class Arena {
 
   // A counting arena: Allocate returns shapes without memory and the sizes add up.
   explicit Arena(std::string name);
-  // An arena of `num_bytes`. Debug builds fill it with NaN.
-  Arena(std::string name, int64_t num_bytes);
+  // An arena of `num_bytes` on `device`. Debug builds fill it with NaN.
+  Arena(std::string name, int64_t num_bytes, Device device = Device::kCpu);
 
   // Alignment of every record: no two records share a cache line.
   static constexpr int64_t kAlignment = 256;

@@ -57,6 +57,10 @@ class AttentionIndex {
   // Visible (query, key) pairs of all rows for a window: the work of one head.
   int64_t VisiblePairs(int64_t window) const;
 
+  // A slot that the attention op of a device owns: its copy of this index, empty until the first
+  // call. Not thread-safe, as the ops of one rank are not.
+  std::shared_ptr<const void>& device_copy() const { return device_copy_; }
+
  private:
   std::span<const int32_t> Row(const std::vector<int32_t>& values, int64_t row) const {
     return std::span(values).subspan(static_cast<size_t>(row * seq_length_),
@@ -70,6 +74,7 @@ class AttentionIndex {
   std::vector<int64_t> offsets_;
   std::vector<int32_t> count_;
   std::vector<int32_t> inverse_;
+  mutable std::shared_ptr<const void> device_copy_;
 };
 
 // One index a spec, in the order of the specs: what Batch::indexes holds.

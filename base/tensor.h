@@ -46,6 +46,12 @@ class BasicTensorView {
   BasicTensorView Rows(int64_t begin, int64_t count) const;
 
  protected:
+  // Before host code touches elements.
+  void CheckHost(DType dtype) const {
+    CHECK(dtype_ == dtype, "tensor holds {}", DTypeName(dtype_));
+    CHECK(device_ == Device::kCpu, "host code reads a tensor of a device");
+  }
+
   Pointer data_ = nullptr;
   DType dtype_ = DType::kFloat32;
   Device device_ = Device::kCpu;
@@ -63,12 +69,12 @@ BasicTensorView<Pointer> BasicTensorView<Pointer>::Rows(int64_t begin, int64_t c
     row_bytes *= dim(i);
   }
   dims[0] = count;
-  using Byte = std::conditional_t<std::is_const_v<std::remove_pointer_t<Pointer>>,
-                                  const std::byte, std::byte>;
+  using Byte = std::conditional_t<std::is_const_v<std::remove_pointer_t<Pointer>>, const std::byte,
+                                  std::byte>;
   Pointer data = data_ == nullptr ? nullptr : static_cast<Byte*>(data_) + begin * row_bytes;
-  return BasicTensorView(
-      data, dtype_, Shape(std::span<const int64_t>(dims.data(), static_cast<size_t>(rank()))),
-      device_);
+  return BasicTensorView(data, dtype_,
+                         Shape(std::span<const int64_t>(dims.data(), static_cast<size_t>(rank()))),
+                         device_);
 }
 
 }  // namespace internal
@@ -85,10 +91,11 @@ class TensorView : public internal::BasicTensorView<void*> {
     return TensorView(values.data(), DTypeOf<T>::value, shape);
   }
 
-  // The elements, checked against the dtype.
+  // The elements, checked against the dtype. Of host memory only, as span() is; code of a device
+  // uses raw(), base/device_memory.h copies.
   template <typename T>
   T* data() const {
-    CHECK(dtype_ == DTypeOf<T>::value, "tensor holds {}", DTypeName(dtype_));
+    CheckHost(DTypeOf<T>::value);
     return static_cast<T*>(data_);
   }
   template <typename T>
@@ -112,7 +119,7 @@ class ConstTensorView : public internal::BasicTensorView<const void*> {
 
   template <typename T>
   const T* data() const {
-    CHECK(dtype_ == DTypeOf<T>::value, "tensor holds {}", DTypeName(dtype_));
+    CheckHost(DTypeOf<T>::value);
     return static_cast<const T*>(data_);
   }
   template <typename T>

@@ -1,8 +1,8 @@
 #include <cstdlib>
-#include <cstring>
 #include <string>
 #include <utility>
 
+#include "base/device_memory.h"
 #include "dist/communicator.h"
 
 namespace sepia::dist {
@@ -41,10 +41,7 @@ class SelfCommunicator final : public Communicator {
 
  private:
   static Pending Copy(ConstTensorView input, TensorView output) {
-    CHECK_EQ(input.num_bytes(), output.num_bytes());
-    if (input.raw() != output.raw() && input.num_bytes() > 0) {
-      std::memmove(output.raw(), input.raw(), static_cast<size_t>(input.num_bytes()));
-    }
+    if (input.raw() != output.raw()) CopyTensor(input, output);
     return {};
   }
 

@@ -7,6 +7,7 @@ namespace sepia::kernels {
 
 void CachedAttention(Context& ctx, const CachedAttentionArgs& args) {
   CheckDevice(ctx);
+  CHECK(!OnCuda(ctx), "there is no cached attention on the device");
   const DType dtype = args.qkv.dtype();
   CheckComputeDType(dtype, "qkv");
   CHECK(args.qkv.rank() == 4 && args.qkv.dim(2) == 3, "qkv is {}, expected [N, H, 3, D]",

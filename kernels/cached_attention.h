@@ -1,6 +1,6 @@
 // Attention of new tokens of one sequence over the keys and values of all tokens so far, kept in a
 // cache: what generation needs. The visibility rule, scale and softmax are those of
-// kernels/sep_attention.h; there is no backward.
+// kernels/sep_attention.h; there is no backward. On the host only so far.
 #pragma once
 
 #include "base/attention_index.h"

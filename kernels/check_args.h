@@ -28,9 +28,10 @@ inline void CheckComputeDType(DType dtype, const char* name) {
         "{} is {}, expected f32, bf16 or f16", name, DTypeName(dtype));
 }
 
-// This build has the cpu backend only.
-inline void CheckDevice(const Context& ctx) {
-  CHECK(ctx.device == Device::kCpu && ctx.num_threads >= 1);
-}
+inline void CheckDevice(const Context& ctx) { CHECK_GE(ctx.num_threads, 1); }
+
+// Which backend an op goes to. That its tensors live there is checked where their memory is
+// touched: TensorView::data() on the host, cuda::Data() on the device.
+inline bool OnCuda(const Context& ctx) { return ctx.device == Device::kCuda; }
 
 }  // namespace sepia::kernels

@@ -1,7 +1,8 @@
 // Where an op runs: device, threads, scratch memory. Passed to every op; ops only enqueue.
 //
-// The cpu backend runs an op before it returns. Results do not depend on num_threads.
-// One Context is used by one thread at a time.
+// Tensors and scratch of a call live on `device`. The cpu backend runs an op before it returns; the
+// cuda backend enqueues it in order with all others and with base/device_memory.h's copies. Results
+// do not depend on num_threads. One Context is used by one thread at a time.
 #pragma once
 
 #include "base/arena.h"
@@ -12,7 +13,8 @@ namespace sepia::kernels {
 struct Context {
   Device device = Device::kCpu;
   int num_threads = 1;
-  Arena* scratch = nullptr;  // ops give back what they take
+  Arena* scratch = nullptr;    // ops give back what they take
+  bool allow_fallback = true;  // false: UserError where only a slow general kernel would serve
 };
 
 // Threads the process may use: OMP_NUM_THREADS if set, else the affinity mask.

@@ -1,6 +1,9 @@
 #include "kernels/elementwise.h"
 
 #include "kernels/check_args.h"
+#include "kernels/cuda/dense_ops.h"
+#include "kernels/cuda/ops.h"
+#include "kernels/cuda/scratch.h"
 
 namespace sepia::kernels {
 
@@ -13,7 +16,7 @@ void AddBiasResidualForward(Context& ctx, const AddBiasResidualArgs& args) {
   CheckTensor(args.bias1, "bias1", dtype, {args.x.dim(1)});
   CheckOptional(args.bias2, "bias2", dtype, {args.x.dim(1)});
   CheckTensor(args.y, "y", dtype, args.x.shape());
-  cpu::AddBiasResidualForward(ctx, args);
+  OnCuda(ctx) ? cuda::AddBiasResidualForward(ctx, args) : cpu::AddBiasResidualForward(ctx, args);
 }
 
 void AddBiasResidualBackward(Context& ctx, const AddBiasResidualBackwardArgs& args) {
@@ -22,7 +25,7 @@ void AddBiasResidualBackward(Context& ctx, const AddBiasResidualBackwardArgs& ar
   CheckComputeDType(args.dy.dtype(), "dy");
   CheckTensor(args.dbias1, "dbias1", DType::kFloat32, {args.dy.dim(1)});
   CheckOptional(args.dbias2, "dbias2", DType::kFloat32, {args.dy.dim(1)});
-  cpu::AddBiasResidualBackward(ctx, args);
+  OnCuda(ctx) ? cuda::AddBiasResidualBackward(ctx, args) : cpu::AddBiasResidualBackward(ctx, args);
 }
 
 void Add(Context& ctx, const AddArgs& args) {
@@ -30,7 +33,7 @@ void Add(Context& ctx, const AddArgs& args) {
   CheckComputeDType(args.a.dtype(), "a");
   CheckTensor(args.b, "b", args.a.dtype(), args.a.shape());
   CheckTensor(args.y, "y", args.a.dtype(), args.a.shape());
-  cpu::Add(ctx, args);
+  OnCuda(ctx) ? cuda::Add(ctx, args) : cpu::Add(ctx, args);
 }
 
 void Cast(Context& ctx, ConstTensorView from, TensorView to) {
@@ -38,12 +41,17 @@ void Cast(Context& ctx, ConstTensorView from, TensorView to) {
   CheckComputeDType(from.dtype(), "from");
   CheckComputeDType(to.dtype(), "to");
   CHECK_EQ(from.shape(), to.shape());
-  cpu::Cast(ctx, from, to);
+  OnCuda(ctx) ? cuda::Cast(ctx, from, to) : cpu::Cast(ctx, from, to);
 }
 
 void Zero(Context& ctx, TensorView y) {
   CheckDevice(ctx);
-  cpu::Zero(ctx, y);
+  OnCuda(ctx) ? cuda::Zero(ctx, y) : cpu::Zero(ctx, y);
+}
+
+int64_t ColumnSumScratchBytes(int64_t m, int64_t c, Device device) {
+  return device == Device::kCuda ? cuda::InArena(cuda::ColumnSumScratchBytes(m, c))
+                                 : cpu::ColumnSumScratchBytes(m, c);
 }
 
 }  // namespace sepia::kernels

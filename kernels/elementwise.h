@@ -40,7 +40,8 @@ void Cast(Context& ctx, ConstTensorView from, TensorView to);
 // All bytes zero.
 void Zero(Context& ctx, TensorView y);
 
-int64_t ColumnSumScratchBytes(int64_t m, int64_t c);
+// Scratch of AddBiasResidualBackward.
+int64_t ColumnSumScratchBytes(int64_t m, int64_t c, Device device = Device::kCpu);
 
 namespace cpu {  // arguments are checked already
 void AddBiasResidualForward(Context& ctx, const AddBiasResidualArgs& args);
@@ -48,6 +49,7 @@ void AddBiasResidualBackward(Context& ctx, const AddBiasResidualBackwardArgs& ar
 void Add(Context& ctx, const AddArgs& args);
 void Cast(Context& ctx, const ConstTensorView& from, const TensorView& to);
 void Zero(Context& ctx, const TensorView& y);
+int64_t ColumnSumScratchBytes(int64_t m, int64_t c);
 }  // namespace cpu
 
 }  // namespace sepia::kernels

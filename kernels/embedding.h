@@ -11,9 +11,10 @@
 namespace sepia::kernels {
 
 struct EmbeddingForwardArgs {
-  ConstTensorView tokens;  // [B, T] int32, each in [0, vocabulary size)
-  ConstTensorView table;   // [V, C] compute dtype
-  TensorView y;            // [B, T, C] compute dtype
+  // [B, T] int32, each in [0, vocabulary size); on a device nobody checks that again.
+  ConstTensorView tokens;
+  ConstTensorView table;  // [V, C] compute dtype
+  TensorView y;           // [B, T, C] compute dtype
   VocabularyPart vocabulary = {};
 };
 void EmbeddingForward(Context& ctx, const EmbeddingForwardArgs& args);
@@ -29,12 +30,14 @@ struct EmbeddingBackwardArgs {
 };
 void EmbeddingBackward(Context& ctx, const EmbeddingBackwardArgs& args);
 
-// Scratch of EmbeddingBackward for B T tokens and a table of `rows` rows.
-int64_t EmbeddingScratchBytes(int64_t num_tokens, int64_t rows);
+// Scratch of EmbeddingBackward for B T tokens and a table of `rows` rows: the places in order of
+// their tokens.
+int64_t EmbeddingScratchBytes(int64_t num_tokens, int64_t rows, Device device = Device::kCpu);
 
 namespace cpu {  // arguments are checked already
 void EmbeddingForward(Context& ctx, const EmbeddingForwardArgs& args);
 void EmbeddingBackward(Context& ctx, const EmbeddingBackwardArgs& args);
+int64_t EmbeddingScratchBytes(int64_t num_tokens, int64_t rows);
 }  // namespace cpu
 
 }  // namespace sepia::kernels

@@ -32,11 +32,12 @@ struct BiasGeluBackwardArgs {
 };
 void BiasGeluBackward(Context& ctx, const BiasGeluBackwardArgs& args);
 
-int64_t BiasGeluScratchBytes(int64_t m, int64_t f);
+int64_t BiasGeluScratchBytes(int64_t m, int64_t f, Device device = Device::kCpu);
 
 namespace cpu {  // arguments are checked already
 void BiasGeluForward(Context& ctx, const BiasGeluForwardArgs& args);
 void BiasGeluBackward(Context& ctx, const BiasGeluBackwardArgs& args);
+int64_t BiasGeluScratchBytes(int64_t m, int64_t f);
 }  // namespace cpu
 
 }  // namespace sepia::kernels

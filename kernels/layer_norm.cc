@@ -1,6 +1,9 @@
 #include "kernels/layer_norm.h"
 
 #include "kernels/check_args.h"
+#include "kernels/cuda/dense_ops.h"
+#include "kernels/cuda/ops.h"
+#include "kernels/cuda/scratch.h"
 
 namespace sepia::kernels {
 
@@ -17,7 +20,7 @@ void LayerNormForward(Context& ctx, const LayerNormForwardArgs& args) {
   CheckTensor(args.y, "y", dtype, {m, c});
   CheckTensor(args.mean, "mean", DType::kFloat32, {m});
   CheckTensor(args.rstd, "rstd", DType::kFloat32, {m});
-  cpu::LayerNormForward(ctx, args);
+  OnCuda(ctx) ? cuda::LayerNormForward(ctx, args) : cpu::LayerNormForward(ctx, args);
 }
 
 void LayerNormBackward(Context& ctx, const LayerNormBackwardArgs& args) {
@@ -35,7 +38,12 @@ void LayerNormBackward(Context& ctx, const LayerNormBackwardArgs& args) {
   CheckTensor(args.dx, "dx", dtype, {m, c});
   CheckTensor(args.dgamma, "dgamma", DType::kFloat32, {c});
   CheckTensor(args.dbeta, "dbeta", DType::kFloat32, {c});
-  cpu::LayerNormBackward(ctx, args);
+  OnCuda(ctx) ? cuda::LayerNormBackward(ctx, args) : cpu::LayerNormBackward(ctx, args);
+}
+
+int64_t LayerNormScratchBytes(int64_t m, int64_t c, Device device) {
+  return device == Device::kCuda ? cuda::InArena(cuda::ColumnSumScratchBytes(m, c))
+                                 : cpu::LayerNormScratchBytes(m, c);
 }
 
 }  // namespace sepia::kernels

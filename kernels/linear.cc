@@ -1,6 +1,9 @@
 #include "kernels/linear.h"
 
 #include "kernels/check_args.h"
+#include "kernels/cuda/dense_ops.h"
+#include "kernels/cuda/ops.h"
+#include "kernels/cuda/scratch.h"
 
 namespace sepia::kernels {
 
@@ -14,7 +17,7 @@ void LinearForward(Context& ctx, const LinearForwardArgs& args) {
   CheckTensor(weight, "weight", dtype, {weight.dim(0), args.x.dim(1)});
   CheckOptional(args.bias, "bias", dtype, {weight.dim(0)});
   CheckTensor(args.y, "y", dtype, {args.x.dim(0), weight.dim(0)});
-  cpu::LinearForward(ctx, args);
+  OnCuda(ctx) ? cuda::LinearForward(ctx, args) : cpu::LinearForward(ctx, args);
 }
 
 void LinearBackward(Context& ctx, const LinearBackwardArgs& args) {
@@ -29,7 +32,13 @@ void LinearBackward(Context& ctx, const LinearBackwardArgs& args) {
   CheckOptional(args.dx, "dx", dtype, args.x.shape());
   CheckOptional(args.dweight, "dweight", DType::kFloat32, weight.shape());
   CheckOptional(args.dbias, "dbias", DType::kFloat32, {weight.dim(0)});
-  cpu::LinearBackward(ctx, args);
+  OnCuda(ctx) ? cuda::LinearBackward(ctx, args) : cpu::LinearBackward(ctx, args);
+}
+
+int64_t LinearScratchBytes(int64_t m, int64_t n, int64_t k, DType dtype, int num_threads,
+                           Device device) {
+  return device == Device::kCuda ? cuda::InArena(cuda::ColumnSumScratchBytes(m, n))
+                                 : cpu::LinearScratchBytes(m, n, k, dtype, num_threads);
 }
 
 }  // namespace sepia::kernels

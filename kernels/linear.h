@@ -36,7 +36,8 @@ struct LinearBackwardArgs {
 void LinearBackward(Context& ctx, const LinearBackwardArgs& args);
 
 // Scratch that either call takes from ctx.scratch at most, for an [M, K] input and [N, K] weight.
-int64_t LinearScratchBytes(int64_t m, int64_t n, int64_t k, DType dtype, int num_threads);
+int64_t LinearScratchBytes(int64_t m, int64_t n, int64_t k, DType dtype, int num_threads,
+                           Device device = Device::kCpu);
 
 // "onednn 2.6.3 avx512_core_amx" or "own avx2": for the header block and doctor.
 const char* LinearBackendName(DType dtype);
@@ -44,6 +45,7 @@ const char* LinearBackendName(DType dtype);
 namespace cpu {  // arguments are checked already
 void LinearForward(Context& ctx, const LinearForwardArgs& args);
 void LinearBackward(Context& ctx, const LinearBackwardArgs& args);
+int64_t LinearScratchBytes(int64_t m, int64_t n, int64_t k, DType dtype, int num_threads);
 }  // namespace cpu
 
 }  // namespace sepia::kernels

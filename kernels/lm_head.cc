@@ -1,6 +1,8 @@
 #include "kernels/lm_head.h"
 
 #include "kernels/check_args.h"
+#include "kernels/cuda/ops.h"
+#include "kernels/cuda/scratch.h"
 
 namespace sepia::kernels {
 namespace {
@@ -14,6 +16,7 @@ void CheckOperands(const Context& ctx, const ConstTensorView& x, const Weight& w
 }
 
 void CheckTargets(const ConstTensorView& targets, int64_t vocab_size) {
+  if (targets.device() != Device::kCpu) return;
   for (const int32_t target : targets.span<int32_t>()) {
     CHECK(target >= 0 && target < vocab_size, "target {} of a vocabulary of {}", target,
           vocab_size);
@@ -39,14 +42,20 @@ void LmHeadLoss(Context& ctx, const LmHeadLossArgs& args) {
     CheckTensor(args.dx, "dx", args.x.dtype(), args.x.shape());
     CheckTensor(args.dweight, "dweight", DType::kFloat32, args.weight.canonical.shape());
   }
-  cpu::LmHeadLoss(ctx, args);
+  OnCuda(ctx) ? cuda::LmHeadLoss(ctx, args) : cpu::LmHeadLoss(ctx, args);
 }
 
 void LmHeadLogits(Context& ctx, const LmHeadLogitsArgs& args) {
   CheckOperands(ctx, args.x, args.weight);
   CheckTensor(args.logits, "logits", DType::kFloat32,
               {args.x.dim(0), args.weight.canonical.dim(0)});
-  cpu::LmHeadLogits(ctx, args);
+  OnCuda(ctx) ? cuda::LmHeadLogits(ctx, args) : cpu::LmHeadLogits(ctx, args);
+}
+
+int64_t LmHeadScratchBytes(int64_t m, int64_t c, int64_t v, DType dtype, int num_threads,
+                           int num_parts, Device device) {
+  return device == Device::kCuda ? cuda::LmHeadScratchBytes(m, c, v, num_parts)
+                                 : cpu::LmHeadScratchBytes(m, c, v, dtype, num_threads, num_parts);
 }
 
 }  // namespace sepia::kernels

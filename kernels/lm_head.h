@@ -7,8 +7,10 @@
 // is then a partial sum: the ranks' dx add up to the gradient. The loss is whole on every rank.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 
+#include "base/integer.h"
 #include "base/tensor.h"
 #include "kernels/context.h"
 #include "kernels/vocabulary_part.h"
@@ -45,11 +47,22 @@ struct LmHeadLogitsArgs {
 void LmHeadLogits(Context& ctx, const LmHeadLogitsArgs& args);
 
 int64_t LmHeadScratchBytes(int64_t m, int64_t c, int64_t v, DType dtype, int num_threads,
-                           int num_parts = 1);
+                           int num_parts = 1, Device device = Device::kCpu);
+
+// Rows whose logits exist at one time, by the shape alone: nearly equal chunks of about C rows, so
+// that the logits take as much memory as dW. Each chunk reads W twice and dW once, and writes dW:
+// fewer rows cost traffic.
+inline int64_t LmHeadChunkRows(int64_t m, int64_t c) {
+  const int64_t most = std::max<int64_t>(c, 256);
+  const int64_t num_chunks = std::max<int64_t>(CeilDiv(m, most), 1);
+  return std::min(m, RoundUp(CeilDiv(m, num_chunks), 32));
+}
 
 namespace cpu {  // arguments are checked already
 void LmHeadLoss(Context& ctx, const LmHeadLossArgs& args);
 void LmHeadLogits(Context& ctx, const LmHeadLogitsArgs& args);
+int64_t LmHeadScratchBytes(int64_t m, int64_t c, int64_t v, DType dtype, int num_threads,
+                           int num_parts);
 }  // namespace cpu
 
 }  // namespace sepia::kernels

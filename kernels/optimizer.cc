@@ -1,6 +1,9 @@
 #include "kernels/optimizer.h"
 
 #include "kernels/check_args.h"
+#include "kernels/cuda/dense_ops.h"
+#include "kernels/cuda/ops.h"
+#include "kernels/cuda/scratch.h"
 
 namespace sepia::kernels {
 
@@ -8,7 +11,7 @@ void SquaredNorm(Context& ctx, const SquaredNormArgs& args) {
   CheckDevice(ctx);
   CheckTensor(args.x, "x", DType::kFloat32, args.x.shape());
   CheckTensor(args.sum, "sum", DType::kFloat64, {1});
-  cpu::SquaredNorm(ctx, args);
+  OnCuda(ctx) ? cuda::SquaredNorm(ctx, args) : cpu::SquaredNorm(ctx, args);
 }
 
 void ClipFactor(Context& ctx, const ClipFactorArgs& args) {
@@ -19,7 +22,7 @@ void ClipFactor(Context& ctx, const ClipFactorArgs& args) {
   CheckTensor(args.grad_multiplier, "grad_multiplier", DType::kFloat32, {1});
   CheckTensor(args.skip, "skip", DType::kInt32, {1});
   CHECK(args.clip >= 0.0, "clip {}", args.clip);
-  cpu::ClipFactor(ctx, args);
+  OnCuda(ctx) ? cuda::ClipFactor(ctx, args) : cpu::ClipFactor(ctx, args);
 }
 
 void AdamWUpdate(Context& ctx, const AdamWArgs& args) {
@@ -41,7 +44,11 @@ void AdamWUpdate(Context& ctx, const AdamWArgs& args) {
   CheckTensor(args.grad_multiplier, "grad_multiplier", DType::kFloat32, {1});
   CheckTensor(args.skip, "skip", DType::kInt32, {1});
   CHECK_GE(args.t, 1);
-  cpu::AdamWUpdate(ctx, args);
+  OnCuda(ctx) ? cuda::AdamWUpdate(ctx, args) : cpu::AdamWUpdate(ctx, args);
+}
+
+int64_t SquaredNormScratchBytes(int64_t size, Device device) {
+  return device == Device::kCuda ? cuda::InArena(cuda::SquaredNormScratchBytes(size)) : 0;
 }
 
 }  // namespace sepia::kernels

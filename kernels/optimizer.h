@@ -16,6 +16,9 @@ struct SquaredNormArgs {
 };
 void SquaredNorm(Context& ctx, const SquaredNormArgs& args);
 
+// Scratch of SquaredNorm: partial sums, on a device.
+int64_t SquaredNormScratchBytes(int64_t size, Device device = Device::kCpu);
+
 // From the squared norm of the *scaled* gradients: norm = sqrt(sum) / loss_scale;
 // c = (norm + 1e-6) / clip; grad_multiplier = 1 / loss_scale / max(1, c); skip = !isfinite(norm).
 // clip = 0: no clipping. Source: NeoX / torch clip_grad_norm_.
@@ -35,11 +38,11 @@ void ClipFactor(Context& ctx, const ClipFactorArgs& args);
 // then weight = p rounded to the compute dtype. Source: Loshchilov & Hutter, decoupled form;
 // DeepSpeed FusedAdam with adam_w_mode.
 struct AdamWArgs {
-  TensorView master;      // fp32
-  TensorView exp_avg;     // fp32
-  TensorView exp_avg_sq;  // fp32
-  ConstTensorView grad;   // fp32
-  TensorView weight;      // compute dtype; empty when the master is the weight (FP32)
+  TensorView master;                // fp32
+  TensorView exp_avg;               // fp32
+  TensorView exp_avg_sq;            // fp32
+  ConstTensorView grad;             // fp32
+  TensorView weight;                // compute dtype; empty when the master is the weight (FP32)
   ConstTensorView grad_multiplier;  // [1] fp32
   ConstTensorView skip;             // [1] int32
   double lr, beta1, beta2, eps, weight_decay;

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "kernels/check_args.h"
+#include "kernels/cuda/ops.h"
 
 namespace sepia::kernels {
 namespace {
@@ -49,12 +50,12 @@ void BuildRotaryTables(RotaryTables kind, double base, TensorView cos, TensorVie
 
 void RotaryForward(Context& ctx, const RotaryArgs& args) {
   CheckArgs(ctx, args);
-  cpu::RotaryForward(ctx, args);
+  OnCuda(ctx) ? cuda::RotaryForward(ctx, args) : cpu::RotaryForward(ctx, args);
 }
 
 void RotaryBackward(Context& ctx, const RotaryArgs& args) {
   CheckArgs(ctx, args);
-  cpu::RotaryBackward(ctx, args);
+  OnCuda(ctx) ? cuda::RotaryBackward(ctx, args) : cpu::RotaryBackward(ctx, args);
 }
 
 }  // namespace sepia::kernels

@@ -6,6 +6,8 @@
 #include "kernels/cpu/amx/sep_attention.h"
 #include "kernels/cpu/cpu_features.h"
 #include "kernels/cpu/sep_attention.h"
+#include "kernels/cuda/ops.h"
+#include "kernels/cuda/scratch.h"
 
 namespace sepia::kernels {
 namespace {
@@ -38,7 +40,7 @@ void SepAttentionForward(Context& ctx, const SepAttentionForwardArgs& args) {
   CheckTensor(args.lse, "lse", DType::kFloat32, shapes.lse);
   if (args.qkv.num_elements() == 0) return;
   CHECK(args.out.raw() != args.qkv.raw() || args.out.raw() == nullptr, "out aliases qkv");
-  cpu::SepAttentionForward(ctx, args);
+  OnCuda(ctx) ? cuda::SepAttentionForward(ctx, args) : cpu::SepAttentionForward(ctx, args);
 }
 
 void SepAttentionBackward(Context& ctx, const SepAttentionBackwardArgs& args) {
@@ -50,17 +52,23 @@ void SepAttentionBackward(Context& ctx, const SepAttentionBackwardArgs& args) {
   CheckTensor(args.dqkv, "dqkv", dtype, args.qkv.shape());
   if (args.qkv.num_elements() == 0) return;
   CHECK(args.dqkv.raw() != args.qkv.raw() || args.dqkv.raw() == nullptr, "dqkv aliases qkv");
-  cpu::SepAttentionBackward(ctx, args);
+  OnCuda(ctx) ? cuda::SepAttentionBackward(ctx, args) : cpu::SepAttentionBackward(ctx, args);
 }
 
 int64_t SepAttentionScratchBytes(const SepAttentionShape& shape) {
-  return cpu::SepAttentionScratchBytes(shape);
+  return shape.device == Device::kCuda ? cuda::SepAttentionScratchBytes(shape)
+                                       : cpu::SepAttentionScratchBytes(shape);
 }
 
 const char* SepAttentionIsaName(DType dtype) {
   if (cpu::amx::Serves(dtype)) return cpu::IsaName(cpu::Isa::kAmx).data();
   if (cpu::MultipliesPairs(dtype)) return cpu::IsaName(cpu::Isa::kAvx512Bf16).data();
   return cpu::IsaName(std::min(cpu::ActiveIsa(), cpu::Isa::kAvx512)).data();
+}
+
+std::string SepAttentionKernelName(const Context& ctx, DType dtype, int64_t head_dim) {
+  return OnCuda(ctx) ? cuda::SepAttentionKernelName(dtype, head_dim, ctx.allow_fallback)
+                     : SepAttentionIsaName(dtype);
 }
 
 }  // namespace sepia::kernels

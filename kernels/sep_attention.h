@@ -8,6 +8,8 @@
 // threads. Source: SepLLM, arXiv 2412.12094; FlashAttention-2 for the saved log-sum-exp.
 #pragma once
 
+#include <string>
+
 #include "base/attention_index.h"
 #include "base/tensor.h"
 #include "kernels/context.h"
@@ -41,10 +43,15 @@ struct SepAttentionShape {
   int64_t batch_size, seq_length, num_heads, head_dim;
   DType dtype;
   int num_threads;
+  Device device = Device::kCpu;
 };
 int64_t SepAttentionScratchBytes(const SepAttentionShape& shape);
 
 // "amx", "avx512", "avx2": the code path of this machine, for the header block and bench.
 const char* SepAttentionIsaName(DType dtype);
+
+// The kernel that a layer runs on ctx.device: the above, or "mma.sync bf16 D=64", "fallback f32".
+// Throws UserError where ctx.allow_fallback forbids it, or the device has none.
+std::string SepAttentionKernelName(const Context& ctx, DType dtype, int64_t head_dim);
 
 }  // namespace sepia::kernels

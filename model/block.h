@@ -135,6 +135,6 @@ struct BlockBackwardArgs {
 void BlockBackward(kernels::Context& ctx, const BlockBackwardArgs& args);
 
 // Scratch that the ops of a block take at most, for shapes up to `shape`.
-int64_t BlockScratchBytes(const BlockShape& shape, int num_threads);
+int64_t BlockScratchBytes(const BlockShape& shape, int num_threads, Device device = Device::kCpu);
 
 }  // namespace sepia::model

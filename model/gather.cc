@@ -1,8 +1,8 @@
 #include "model/gather.h"
 
-#include <algorithm>
 #include <cstring>
-#include <vector>
+
+#include "base/device_memory.h"
 
 namespace sepia::model {
 namespace {
@@ -24,15 +24,16 @@ OwnedTensor GatherWhole(kernels::Context& ctx, dist::Mesh& mesh, const ParamSpec
                         ConstTensorView local) {
   OwnedTensor whole(local.dtype(), spec.shape);
   if (spec.placement == Placement::kReplicated) {
-    std::memcpy(whole.view().raw(), local.raw(), static_cast<size_t>(local.num_bytes()));
+    CopyTensor(local, whole);
     return whole;
   }
+  const HostView part(local);
   if (spec.placement != Placement::kRow) {
-    mesh.tensor().AllGather(ctx, local, whole, "whole parameter").Wait();
+    mesh.tensor().AllGather(ctx, *part, whole, "whole parameter").Wait();
     return whole;
   }
   const OwnedTensor parts(local.dtype(), spec.shape);
-  mesh.tensor().AllGather(ctx, local, parts, "whole parameter").Wait();
+  mesh.tensor().AllGather(ctx, *part, parts, "whole parameter").Wait();
   PutColumnsSideBySide(static_cast<const std::byte*>(parts.view().raw()), mesh.tensor().size(),
                        local.dim(0), local.dim(1) * DTypeSize(local.dtype()),
                        static_cast<std::byte*>(whole.view().raw()));
@@ -42,21 +43,20 @@ OwnedTensor GatherWhole(kernels::Context& ctx, dist::Mesh& mesh, const ParamSpec
 void AddOverTensorRanks(kernels::Context& ctx, dist::Mesh& mesh,
                         std::span<const TensorView> parts) {
   if (mesh.tensor().size() == 1) return;  // complete already; no copies in every step
-  std::vector<float> values;
-  for (const TensorView& part : parts) {
-    const std::span<const float> from = part.span<float>();
-    values.insert(values.end(), from.begin(), from.end());
-  }
-  const auto count = static_cast<int64_t>(values.size());
-  mesh.tensor()
-      .AllReduce(ctx, TensorView::Of(std::span(values), {count}), dist::ReduceOp::kSum,
-                 "partial gradients")
-      .Wait();
-  auto from = values.begin();
-  for (const TensorView& part : parts) {
-    std::copy_n(from, part.num_elements(), part.data<float>());
-    from += static_cast<ptrdiff_t>(part.num_elements());
-  }
+  // Many small vectors: one message.
+  int64_t count = 0;
+  for (const TensorView& part : parts) count += part.num_elements();
+  const OwnedTensor message(DType::kFloat32, {count}, ctx.device);
+  const auto for_each = [&](const auto& fn) {
+    int64_t begin = 0;
+    for (const TensorView& part : parts) {
+      fn(part, TensorView(message.view().Rows(begin, part.num_elements())));
+      begin += part.num_elements();
+    }
+  };
+  for_each([](TensorView part, TensorView place) { CopyTensor(part, place); });
+  mesh.tensor().AllReduce(ctx, message, dist::ReduceOp::kSum, "partial gradients").Wait();
+  for_each([](TensorView part, TensorView place) { CopyTensor(place, part); });
 }
 
 }  // namespace sepia::model

@@ -11,7 +11,8 @@
 
 namespace sepia::model {
 
-// On every rank. `local` is this rank's part, of any dtype. Collective over mesh.tensor().
+// On every rank, in host memory. `local` is this rank's part, of any dtype. Collective over
+// mesh.tensor().
 OwnedTensor GatherWhole(kernels::Context& ctx, dist::Mesh& mesh, const ParamSpec& spec,
                         ConstTensorView local);
 

@@ -4,12 +4,14 @@
 #include <utility>
 #include <vector>
 
+#include "base/device_memory.h"
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
 #include "kernels/layer_norm.h"
 #include "kernels/lm_head.h"
 #include "model/block.h"
 #include "model/gather.h"
+#include "model/model_inputs.h"
 #include "model/model_memory.h"
 #include "model/vocabulary_parallel.h"
 
@@ -23,13 +25,8 @@ void ZeroPadding(const FlatLayout& layout, size_t first, size_t last, TensorView
   for (size_t i = first; i < last; ++i) {
     const int64_t begin = layout.begins[i] + layout.shapes[i].num_elements();
     const int64_t end = i + 1 < layout.begins.size() ? layout.begins[i + 1] : layout.size;
-    std::fill(flat.data<float>() + begin, flat.data<float>() + end, 0.0f);
+    FillBytes(flat.Rows(begin, end - begin), 0);
   }
-}
-
-// [B, T] as [M]; an absent view stays absent.
-ConstTensorView Rows(ConstTensorView view) {
-  return view.empty() ? view : ConstTensorView(view.Reshaped({view.num_elements()}));
 }
 
 }  // namespace
@@ -44,24 +41,30 @@ struct GptNeox::State {
         layout(table, tensor_size, mesh.data().size()),
         plan(MakeAttentionPlan(config)),
         arenas(MakeArenas()),
-        scratch("scratch", ModelScratchBytes(config, options, tensor_size)),
-        memory(AllocateModelMemory(config, options, layout, tensor_size, arenas)) {
+        scratch("scratch", ModelScratchBytes(config, options, tensor_size), options.device),
+        memory(AllocateModelMemory(config, options, layout, tensor_size, arenas)),
+        inputs(options.device, options.batch_size * options.seq_length, config.vocab_size) {
     matrices.resize(memory.weights.size());
     for (size_t i = 0; i < matrices.size(); ++i) matrices[i].canonical = memory.weights[i];
-    kernels::BuildRotaryTables(options.rotary_tables, config.rotary_base, memory.cos, memory.sin);
+    WriteFromHost(memory.cos, [&](TensorView cos) {
+      WriteFromHost(memory.sin, [&](TensorView sin) {
+        kernels::BuildRotaryTables(options.rotary_tables, config.rotary_base, cos, sin);
+      });
+    });
+    // Replicas are compared with the padding.
+    ZeroPadding(layout, 0, layout.begins.size(), memory.flat_weights);
     // What lies between parameters takes part in sums over ranks. Backward sees to it where
     // activations come between.
     if (!KeepsGradients()) return;
-    kernels::Context ctx;
-    for (const TensorView& bucket : memory.bucket_grads) kernels::Zero(ctx, bucket);
+    for (const TensorView& bucket : memory.bucket_grads) FillBytes(bucket, 0);
   }
 
   Arenas MakeArenas() const {
     Arenas counting{Arena("params"), Arena("grads"), Arena("activations")};
     AllocateModelMemory(config, options, layout, tensor_size, counting);
-    return {Arena("params", counting.params.used_bytes()),
-            Arena("grads", counting.grads.used_bytes()),
-            Arena("activations", counting.activations.high_water_bytes())};
+    return {Arena("params", counting.params.used_bytes(), options.device),
+            Arena("grads", counting.grads.used_bytes(), options.device),
+            Arena("activations", counting.activations.high_water_bytes(), options.device)};
   }
 
   BlockShape ShapeOf(const Batch& batch) const {
@@ -116,6 +119,7 @@ struct GptNeox::State {
   Arenas arenas;
   Arena scratch;
   ModelMemory memory;
+  ModelInputs inputs;
   std::vector<kernels::Weight> matrices;  // by parameter number
   bool has_activations = false;           // Forward left what Backward needs
 };
@@ -219,7 +223,8 @@ BlockWeights GptNeox::block_weights(int64_t layer) const { return state_->Weight
 void GptNeox::WeightChanged(int i) { ++state_->matrices[static_cast<size_t>(i)].version; }
 
 void GptNeox::SetWeight(Context& ctx, int i, ConstTensorView values) {
-  kernels::Cast(ctx, values, weight(i));
+  Context host{.num_threads = ctx.num_threads};
+  WriteFromHost(weight(i), [&](TensorView rounded) { kernels::Cast(host, values, rounded); });
   WeightChanged(i);
 }
 
@@ -235,8 +240,9 @@ void GptNeox::Forward(Context& ctx, const Batch& batch,
   s.has_activations = true;
   const int64_t num_layers = s.config.num_layers;
   const ResidualRows rows = s.RowsOf(shape);
+  s.inputs.Load(batch);
   need_bucket(0);
-  EmbedTokens(ctx, s.mesh, rows, batch.tokens_view(), weight(s.table.embedding()),
+  EmbedTokens(ctx, s.mesh, rows, s.inputs.tokens(batch), weight(s.table.embedding()),
               s.memory.temporaries.partial, s.Residual(0, shape));
   for (int64_t layer = 0; layer < num_layers; ++layer) {
     need_bucket(static_cast<size_t>(layer + 1));
@@ -264,8 +270,8 @@ void GptNeox::Loss(Context& ctx, const Batch& batch, TensorView loss_sum, GradMo
   }
   kernels::LmHeadLoss(ctx, {.x = Prefix(s.memory.final_ln, {shape.M(), shape.C}),
                             .weight = matrix(s.table.head()),
-                            .targets = Rows(batch.targets_view()),
-                            .loss_mask = Rows(batch.loss_mask_view()),
+                            .targets = s.inputs.targets(batch),
+                            .loss_mask = s.inputs.loss_mask(batch),
                             .loss_sum = loss_sum,
                             .loss_mode = mode,
                             .grad_scale = {},
@@ -296,8 +302,8 @@ void GptNeox::State::HeadBackward(Context& ctx, const Batch& batch, const Residu
   const TensorView partial = rows.PlaceForPartial(dx, memory.temporaries.partial);
   kernels::LmHeadLoss(ctx, {.x = Prefix(memory.final_ln, width),
                             .weight = matrices[head],
-                            .targets = Rows(batch.targets_view()),
-                            .loss_mask = Rows(batch.loss_mask_view()),
+                            .targets = inputs.targets(batch),
+                            .loss_mask = inputs.loss_mask(batch),
                             .loss_sum = args.loss_sum,
                             .loss_mode = args.loss_mode,
                             .grad_scale = args.grad_scale,
@@ -370,7 +376,7 @@ void GptNeox::Backward(Context& ctx, const Batch& batch, const BackwardArgs& arg
   dy.WaitForAll();
   // A tied matrix already holds the head's gradient.
   kernels::EmbeddingBackward(
-      ctx, {.tokens = batch.tokens_view(),
+      ctx, {.tokens = s.inputs.tokens(batch),
             .dy = dy.rows().Reshaped({shape.B, shape.T, shape.C}),
             .dtable = grad(table.embedding()),
             .grad_mode = s.config.tie_embeddings ? GradMode::kAccumulate : args.grad_mode,

@@ -44,6 +44,7 @@ struct ModelOptions {
   bool keep_gradients = true;
   kernels::RotaryTables rotary_tables = kernels::RotaryTables::kFp32;
   int num_threads = 1;
+  Device device = Device::kCpu;  // of all tensors and ops of the model
 };
 
 // Bytes of each arena, from the same code that allocates them. Activations that lie in the
@@ -94,10 +95,11 @@ class GptNeox {
 
   // Tells packed copies that weight i was rewritten. The optimizer calls it after an update.
   void WeightChanged(int i);
-  // weight(i) = values (fp32, local shape) rounded to the compute dtype.
+  // weight(i) = values (fp32, local shape, on the host) rounded to the compute dtype.
   void SetWeight(kernels::Context& ctx, int i, ConstTensorView values);
 
-  // Embedding .. final LayerNorm; saves what Backward needs. A batch may be smaller than the
+  // Embedding .. final LayerNorm; saves what Backward needs. The calls below take the batch of the
+  // last Forward, its tokens and targets in [0, vocab_size). A batch may be smaller than the
   // options say, or have no rows: then nothing is read and its gradients are zero.
   // `weights_needed`, when set, is called before the weights of parameters [begin, end) are read
   // for the first time: embedding, blocks, final LayerNorm and head. ZeRO waits for them there.

@@ -5,6 +5,7 @@
 #include "kernels/embedding.h"
 #include "kernels/layer_norm.h"
 #include "kernels/lm_head.h"
+#include "kernels/optimizer.h"
 
 namespace sepia::model {
 
@@ -161,11 +162,15 @@ int64_t ModelScratchBytes(const ModelConfig& config, const ModelOptions& options
                           int64_t tensor_size) {
   const BlockShape shape = LargestBlock(config, options, tensor_size);
   const int64_t vocab_size = config.vocab_size / tensor_size;
+  // The largest matrix, of which the optimizer takes the norm.
+  const int64_t largest =
+      shape.C * std::max({config.vocab_size, config.intermediate_size, 3 * shape.C});
   return std::max(
-      {BlockScratchBytes(shape, options.num_threads),
-       kernels::EmbeddingScratchBytes(shape.M(), vocab_size),
+      {BlockScratchBytes(shape, options.num_threads, options.device),
+       kernels::EmbeddingScratchBytes(shape.M(), vocab_size, options.device),
+       kernels::SquaredNormScratchBytes(largest, options.device),
        kernels::LmHeadScratchBytes(shape.M(), shape.C, vocab_size, shape.dtype, options.num_threads,
-                                   static_cast<int>(tensor_size))});
+                                   static_cast<int>(tensor_size), options.device)});
 }
 
 }  // namespace sepia::model

@@ -1,9 +1,9 @@
 #include "model/residual_rows.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "base/check.h"
+#include "base/device_memory.h"
 #include "base/integer.h"
 
 namespace sepia::model {
@@ -83,8 +83,7 @@ void RowSum::Start(kernels::Context& ctx, const RowChunk& chunk) {
     return;
   }
   const int64_t all = chunk.slice * tensor.size();
-  const TensorView padding = partial_.Rows(chunk.begin + chunk.rows, all - chunk.rows);
-  std::memset(padding.raw(), 0, static_cast<size_t>(padding.num_bytes()));
+  FillBytes(partial_.Rows(chunk.begin + chunk.rows, all - chunk.rows), 0);
   pending_.push_back(tensor.ReduceScatter(ctx, partial_.Rows(chunk.begin, all),
                                           own_.Rows(chunk.own_begin, chunk.slice),
                                           dist::ReduceOp::kSum, label_));

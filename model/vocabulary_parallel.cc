@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/buffer.h"
+#include "base/device_memory.h"
 #include "kernels/embedding.h"
 #include "kernels/lm_head.h"
 
@@ -42,17 +43,20 @@ void WholeLogits(kernels::Context& ctx, dist::Mesh& mesh, ConstTensorView x,
   }
   const int64_t rows = x.dim(0);
   const int64_t width = weight.canonical.dim(0);
-  const OwnedTensor own(DType::kFloat32, {rows, width});
-  const OwnedTensor all(DType::kFloat32, {parts, rows, width});
+  const OwnedTensor own(DType::kFloat32, {rows, width}, ctx.device);
+  const OwnedTensor all(DType::kFloat32, {parts, rows, width}, ctx.device);
   kernels::LmHeadLogits(ctx, {.x = x, .weight = weight, .logits = own});
   mesh.tensor().AllGather(ctx, own, all, "head.logits").Wait();
   // [parts, rows, width] to [rows, parts, width].
-  for (int64_t part = 0; part < parts; ++part) {
-    for (int64_t row = 0; row < rows; ++row) {
-      const float* from = all.data<float>() + (part * rows + row) * width;
-      std::copy_n(from, width, logits.data<float>() + (row * parts + part) * width);
+  const HostView from(all);
+  WriteFromHost(logits, [&](TensorView to) {
+    for (int64_t part = 0; part < parts; ++part) {
+      for (int64_t row = 0; row < rows; ++row) {
+        std::copy_n(from->data<float>() + (part * rows + row) * width, width,
+                    to.data<float>() + (row * parts + part) * width);
+      }
     }
-  }
+  });
 }
 
 }  // namespace sepia::model

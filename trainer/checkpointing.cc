@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <chrono>
-#include <cstring>
 #include <sstream>
 #include <utility>
 
@@ -11,6 +10,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/device_memory.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -265,6 +265,7 @@ checkpoint::TrainState Checkpointing::Continued(const checkpoint::ModelSource& s
 void Checkpointing::LoadTensors(const checkpoint::ModelSource& source, bool moments) {
   const auto load = [&](const std::vector<NamedTensor>& tensors, checkpoint::Role role) {
     std::vector<checkpoint::PartTarget> parts;  // of one tensor: its rectangles stand together
+    std::vector<std::pair<OwnedTensor, TensorView>> staged;  // host memory, and whose values it is
     for (size_t i = 0; i < tensors.size(); ++i) {
       const NamedTensor& tensor = tensors[i];
       if (const Shape& stored = source.Get(tensor.name).shape; stored != tensor.global_shape) {
@@ -272,10 +273,17 @@ void Checkpointing::LoadTensors(const checkpoint::ModelSource& source, bool mome
                       fmt::format("tensor '{}' has shape {}, this run's has {}", tensor.name,
                                   stored, tensor.global_shape));
       }
-      parts.push_back({{tensor.offset, tensor.view.shape()}, tensor.view});
+      TensorView values = tensor.view;
+      if (values.device() != Device::kCpu) {
+        staged.emplace_back(OwnedTensor(values.dtype(), values.shape()), values);
+        values = staged.back().first;
+      }
+      parts.push_back({{tensor.offset, values.shape()}, values});
       if (i + 1 < tensors.size() && tensors[i + 1].name == tensor.name) continue;
       source.ReadParts(tensor.name, parts, role);
+      for (const auto& [read, target] : staged) CopyTensor(read, target);
       parts.clear();
+      staged.clear();
     }
   };
   load(optimizer_.Masters(), checkpoint::Role::kMaster);
@@ -307,7 +315,7 @@ std::vector<checkpoint::CheckpointTensor> Checkpointing::Tensors() const {
   return tensors;
 }
 
-// The same tensors as they are at this moment, in memory of their own.
+// The same tensors as they are at this moment, in host memory of their own.
 std::vector<checkpoint::CheckpointTensor> Checkpointing::Snapshot() {
   std::vector<checkpoint::CheckpointTensor> tensors = Tensors();
   int64_t bytes = 0;
@@ -316,8 +324,8 @@ std::vector<checkpoint::CheckpointTensor> Checkpointing::Snapshot() {
   std::byte* to = snapshot_.data();
   for (auto& t : tensors) {
     const TensorView view = t.tensor.view;
-    std::memcpy(to, view.raw(), static_cast<size_t>(view.num_bytes()));
     t.tensor.view = TensorView(to, view.dtype(), view.shape());
+    CopyTensor(view, t.tensor.view);
     to += view.num_bytes();
   }
   return tensors;
@@ -370,7 +378,8 @@ void Checkpointing::Save(const checkpoint::TrainState& state) {
   seconds_so_far_ = 0;
   if (!BeginOnAllRanks(state.step)) return;
   phase_ = Phase::kWriting;
-  Run([this, tensors = settings_.async ? Snapshot() : Tensors()] {
+  const bool needs_snapshot = settings_.async || config_.settings.device != Device::kCpu;
+  Run([this, tensors = needs_snapshot ? Snapshot() : Tensors()] {
     return checkpoint::WriteShardOf(attempt_, world_.rank(), tensors, options_.verify_after_save);
   });
   if (!settings_.async) Collect();

@@ -133,6 +133,7 @@ TrainSettings MakeSettings(const config::TrainConfig& proto, const model::ModelC
   settings.rotary_tables =
       proto.rope_fp16_tables() ? kernels::RotaryTables::kNeoxFp16 : kernels::RotaryTables::kFp32;
   settings.threads = proto.threads();
+  settings.allow_fallback = proto.kernels().allow_fallback();
   return settings;
 }
 

@@ -86,7 +86,7 @@ constexpr std::string_view kHarmless[] = {
     "model.preset", "data.tokenizer", "data.cache_dir",    "data.prefetch", "batch.micro",
     "optimizer.",   "schedule.",      "parallel.",         "checkpoint.",   "init_from.",
     "logging.",     "eval.",          "samples.",          "safety.",       "run_dir",
-    "recompute",    "threads",        "loss_scale.window", "device",
+    "recompute",    "threads",        "loss_scale.window", "device",        "kernels.",
 };
 
 // A dataset may move: its fingerprint tells whether it is the same.

@@ -5,6 +5,7 @@
 
 #include "base/batch.h"
 #include "base/buffer.h"
+#include "base/device_memory.h"
 #include "data/batch_loader.h"
 #include "dist/flight_recorder.h"
 #include "kernels/elementwise.h"
@@ -18,18 +19,21 @@ EvaluationResult Evaluate(kernels::Context& ctx, model::GptNeox& model, dist::Me
                           int64_t num_batches) {
   data::BatchLoader loader(
       LoaderOptions(settings, mesh, std::move(dataset), first_batch * settings.batch.global));
-  // Loss sum and number of targets, so that one collective carries both.
-  OwnedTensor sums(DType::kFloat64, {2});
-  kernels::Zero(ctx, sums);
+  const OwnedTensor loss_sum(DType::kFloat64, {1}, ctx.device);
+  kernels::Zero(ctx, loss_sum);
+  int64_t num_targets = 0;
   const auto recorder = mesh.world().recorder();
-  const TensorView loss_sum = sums.view().Rows(0, 1);
   for (int64_t i = 0; i < num_batches * loader.micro_batches_per_step(); ++i) {
     const Batch batch = loader.Next();
     if (recorder != nullptr) recorder->Tick();
     model.Forward(ctx, batch);
     model.Loss(ctx, batch, loss_sum, GradMode::kAccumulate);
-    sums.data<double>()[1] += static_cast<double>(batch.num_targets());
+    num_targets += batch.num_targets();
   }
+  // Loss sum and number of targets, so that one collective carries both.
+  const OwnedTensor sums(DType::kFloat64, {2});
+  sums.data<double>()[0] = ReadScalar<double>(loss_sum);
+  sums.data<double>()[1] = static_cast<double>(num_targets);
   mesh.data().AllReduce(ctx, sums, dist::ReduceOp::kSum, "validation loss").Wait();
   const double targets = sums.data<double>()[1];
   return {.loss = targets > 0 ? sums.data<double>()[0] / targets

@@ -103,12 +103,6 @@ MachineFacts ReadMachine() {
   return facts;
 }
 
-void RequireDevice(Device device) {
-  if (device == Device::kCpu) return;
-  throw UserError(ExitCode::kEnvironment,
-                  "device: CUDA is not part of this build; use --set device=CPU");
-}
-
 int64_t FreeDiskBytes(const std::string& path) {
   std::string directory = path.empty() ? "." : path;
   while (!FileExists(directory)) {

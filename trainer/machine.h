@@ -4,8 +4,6 @@
 #include <cstdint>
 #include <string>
 
-#include "base/tensor.h"
-
 namespace sepia::trainer {
 
 struct MachineFacts {
@@ -23,9 +21,6 @@ struct MachineFacts {
 
 // Values that the system does not tell stay 0 or empty.
 MachineFacts ReadMachine();
-
-// Throws UserError(kEnvironment) for a device that this build has no backend for.
-void RequireDevice(Device device);
 
 // Free bytes of the file system that `path` is, or will be, on; -1 when it cannot be told.
 int64_t FreeDiskBytes(const std::string& path);

@@ -20,7 +20,8 @@ model::ModelOptions ModelOptionsOf(const TrainSettings& settings, int64_t data_r
           .sequence = settings.parallel.sequence,
           .keep_gradients = settings.batch.global > settings.batch.micro * data_ranks,
           .rotary_tables = settings.rotary_tables,
-          .num_threads = NumThreads(settings)};
+          .num_threads = NumThreads(settings),
+          .device = settings.device};
 }
 
 RunMemory PlanMemory(const TrainSettings& settings, int64_t data_ranks) {

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "base/device_memory.h"
 #include "dist/gather.h"
 #include "dist/launcher.h"
 
@@ -13,10 +14,9 @@ namespace sepia::trainer {
 std::string FirstNonFiniteGradient(model::GptNeox& model) {
   const auto specs = model.parameters().specs();
   for (size_t i = 0; i < specs.size(); ++i) {
-    const TensorView grad = model.grad(static_cast<int>(i));
-    const auto* values = grad.data<float>();
-    for (int64_t e = 0; e < grad.num_elements(); ++e) {
-      if (!std::isfinite(values[e])) return specs[i].hf_name;
+    const HostView grad(model.grad(static_cast<int>(i)));
+    for (const float value : grad->span<float>()) {
+      if (!std::isfinite(value)) return specs[i].hf_name;
     }
   }
   return "";

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/device_memory.h"
 #include "kernels/elementwise.h"
 #include "kernels/optimizer.h"
 #include "model/gather.h"
@@ -46,21 +47,21 @@ AdamW::AdamW(const OptimizerSettings& settings, model::GptNeox& model, dist::Mes
       overlap_(overlap),
       reducer_(model, slices_, replicas_, overlap),
       pieces_(model::PiecesOfSlice(model.layout(), slices_.rank(), slices_.size())),
-      arena_("optimizer", PlanBytes(model.layout(), model.options().compute_dtype, slices_.size())),
-      squared_norm_(DType::kFloat64, {1}),
-      loss_scale_(DType::kFloat32, {1}),
-      norm_(DType::kFloat64, {1}),
-      grad_multiplier_(DType::kFloat32, {1}),
-      skip_(DType::kInt32, {1}) {
+      arena_("optimizer", PlanBytes(model.layout(), model.options().compute_dtype, slices_.size()),
+             model.options().device),
+      squared_norm_(DType::kFloat64, {1}, model.options().device),
+      loss_scale_(DType::kFloat32, {1}, model.options().device),
+      norm_(DType::kFloat64, {1}, model.options().device),
+      grad_multiplier_(DType::kFloat32, {1}, model.options().device),
+      skip_(DType::kInt32, {1}, model.options().device) {
   CHECK(model.options().shard_gradients == (zero_stage == 2), "ZeRO-2 is for sharded gradients");
   const bool own_master = model.options().compute_dtype != DType::kFloat32;
   const States states = AllocateStates(arena_, model.layout().size / slices_.size(), own_master);
   master_ = states.master;
   exp_avg_ = states.exp_avg;
   exp_avg_sq_ = states.exp_avg_sq;
-  kernels::Context ctx;
-  kernels::Zero(ctx, exp_avg_);
-  kernels::Zero(ctx, exp_avg_sq_);
+  FillBytes(exp_avg_, 0);
+  FillBytes(exp_avg_sq_, 0);
 }
 
 TensorView AdamW::State(const model::Piece& piece, Role role) const {
@@ -83,8 +84,10 @@ void AdamW::InitializeWeights(kernels::Context& ctx, uint64_t seed) {
   std::vector<NamedTensor> masters = Masters();
   for (const model::ParamSpec& spec : specs) {
     for (; next < masters.size() && masters[next].name == spec.hf_name; ++next) {
-      model::InitializeParameter(spec, masters[next].offset, seed, ctx.num_threads,
-                                 masters[next].view);
+      const NamedTensor& master = masters[next];
+      WriteFromHost(master.view, [&](TensorView values) {
+        model::InitializeParameter(spec, master.offset, seed, ctx.num_threads, values);
+      });
     }
   }
   CHECK_EQ(next, masters.size());
@@ -163,9 +166,14 @@ void AdamW::MeasureGradients(kernels::Context& ctx, double loss_scale) {
     kernels::SquaredNorm(
         ctx, {.x = reducer_.Reduced(piece), .sum = squared_norm_, .mode = GradMode::kAccumulate});
   }
-  slices_.AllReduce(ctx, squared_norm_, dist::ReduceOp::kSum, "gradient norm").Wait();
-  mesh_.tensor().AllReduce(ctx, squared_norm_, dist::ReduceOp::kSum, "gradient norm").Wait();
-  *loss_scale_.data<float>() = static_cast<float>(loss_scale);
+  if (slices_.size() > 1 || mesh_.tensor().size() > 1) {
+    auto sum = ReadScalar<double>(squared_norm_);
+    const TensorView view(&sum, DType::kFloat64, {1});
+    slices_.AllReduce(ctx, view, dist::ReduceOp::kSum, "gradient norm").Wait();
+    mesh_.tensor().AllReduce(ctx, view, dist::ReduceOp::kSum, "gradient norm").Wait();
+    WriteScalar(squared_norm_, sum);
+  }
+  WriteScalar(loss_scale_, static_cast<float>(loss_scale));
   kernels::ClipFactor(ctx, {.squared_norm = squared_norm_,
                             .loss_scale = loss_scale_,
                             .clip = settings_.clip,
@@ -174,9 +182,9 @@ void AdamW::MeasureGradients(kernels::Context& ctx, double loss_scale) {
                             .skip = skip_});
 }
 
-double AdamW::grad_norm() const { return *norm_.data<double>(); }
+double AdamW::grad_norm() const { return ReadScalar<double>(norm_); }
 
-bool AdamW::non_finite() const { return *skip_.data<int32_t>() != 0; }
+bool AdamW::non_finite() const { return ReadScalar<int32_t>(skip_) != 0; }
 
 void AdamW::Update(kernels::Context& ctx, double lr) {
   CHECK(!non_finite());

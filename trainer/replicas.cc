@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "base/crc32c.h"
+#include "base/device_memory.h"
 #include "base/error.h"
 #include "dist/agreement.h"
 #include "dist/gather.h"
@@ -17,7 +18,8 @@ namespace sepia::trainer {
 namespace {
 
 std::string Checksum(const ConstTensorView& tensor) {
-  const auto* bytes = static_cast<const std::byte*>(tensor.raw());
+  const HostView host(tensor);
+  const auto* bytes = static_cast<const std::byte*>(host->raw());
   return fmt::format("{:08x}", Crc32c(std::span(bytes, static_cast<size_t>(tensor.num_bytes()))));
 }
 

@@ -149,7 +149,8 @@ struct TrainSettings {
   std::string run_dir;
   bool recompute = false;
   kernels::RotaryTables rotary_tables = kernels::RotaryTables::kFp32;
-  int32_t threads = 0;  // of one rank; 0: all that the process may use
+  int32_t threads = 0;         // of one rank; 0: all that the process may use
+  bool allow_fallback = true;  // kernels::Context
 
   int64_t tokens_per_step() const { return batch.global * data.sequence_length; }
   DType compute_dtype() const {

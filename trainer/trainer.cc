@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/device_memory.h"
 #include "base/log.h"
 #include "dist/agreement.h"
 #include "dist/flight_recorder.h"
@@ -45,7 +46,9 @@ bool Trainer::FaultIs(const char* kind, const char* phase) const {
 
 void Trainer::FlipOneBit() {
   optimizer_.WaitForWeights(ctx_);  // a gather under way would write over it
-  *static_cast<uint8_t*>(model_.weights().raw()) ^= 0x10;
+  const TensorView weights = model_.weights();
+  const TensorView byte(weights.raw(), DType::kUInt8, {1}, weights.device());
+  WriteScalar(byte, static_cast<uint8_t>(ReadScalar<uint8_t>(byte) ^ 0x10));
 }
 
 StepMetrics Trainer::Step() {
@@ -55,12 +58,12 @@ StepMetrics Trainer::Step() {
   const std::vector<Batch> micro_batches = NextMicroBatches();
   const double targets = CountTargets(micro_batches);
   const double loss_scale = scaler_.scale();
-  *grad_scale_.data<float>() = static_cast<float>(loss_scale / targets);
+  WriteScalar(grad_scale_, static_cast<float>(loss_scale / targets));
 
   // After the sum over ranks nothing tells whose gradient was bad: after a bad step the sum waits.
   optimizer_.set_overlap(settings_.parallel.overlap && state_.skipped_in_a_row == 0);
-  if (FaultIs("nan", "gradients")) *grad_scale_.data<float>() = NAN;
-  if (FaultIs("inf", "gradients")) *grad_scale_.data<float>() = INFINITY;
+  if (FaultIs("nan", "gradients")) WriteScalar(grad_scale_, NAN);
+  if (FaultIs("inf", "gradients")) WriteScalar(grad_scale_, INFINITY);
   const auto count = static_cast<int64_t>(micro_batches.size());
   for (int64_t i = 0; i < count; ++i) {
     const Batch& batch = micro_batches[static_cast<size_t>(i)];
@@ -80,7 +83,7 @@ StepMetrics Trainer::Step() {
   optimizer_.MeasureGradients(ctx_, loss_scale);
 
   StepMetrics metrics;
-  metrics.loss = SumOverDataRanks(*loss_sum_.data<double>(), "loss") / targets;
+  metrics.loss = SumOverDataRanks(ReadScalar<double>(loss_sum_), "loss") / targets;
   metrics.grad_norm = optimizer_.grad_norm();
   metrics.loss_z = loss_z_.Push(metrics.loss);
   metrics.grad_norm_z = grad_norm_z_.Push(metrics.grad_norm);

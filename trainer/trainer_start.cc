@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/sha256.h"
 #include "dist/agreement.h"
+#include "kernels/device.h"
 #include "kernels/gemm_peak.h"
 #include "kernels/sep_attention.h"
 #include "trainer/flops.h"
@@ -76,10 +77,11 @@ AttentionWork FirstStepWork(data::BatchLoaderOptions options, const model::Atten
   return work;
 }
 
-// Of one rank, per second: given, or measured here and now.
+// Of one rank, per second: given, or measured here and now; 0 on a GPU, which is not measured.
 double PeakFlops(const TrainSettings& settings) {
   const double given = settings.logging.peak_gflops;
   if (given > 0) return 1e9 * given;
+  if (settings.device != Device::kCpu) return 0;
   return 1e9 * kernels::MeasureGemmPeakGflops(settings.compute_dtype(), NumThreads(settings));
 }
 
@@ -99,7 +101,10 @@ Trainer::Trainer(LoadedConfig config, const TrainOptions& options, dist::Mesh& m
       datasets_(dist::Agreed(mesh.world(),
                              [&] { return OpenDatasets(config_, directory_.File("index_maps")); })),
       model_(settings_.model, ModelOptionsOf(settings_, mesh.data().size()), mesh),
-      ctx_{.num_threads = NumThreads(settings_), .scratch = &model_.scratch()},
+      ctx_{.device = settings_.device,
+           .num_threads = NumThreads(settings_),
+           .scratch = &model_.scratch(),
+           .allow_fallback = settings_.allow_fallback},
       optimizer_(settings_.optimizer, model_, mesh, settings_.parallel.zero_stage,
                  settings_.parallel.overlap),
       scaler_(settings_.loss_scale, settings_.precision),
@@ -111,8 +116,8 @@ Trainer::Trainer(LoadedConfig config, const TrainOptions& options, dist::Mesh& m
       rank_times_(mesh.world()),
       loss_z_(settings_.safety.zscore_window),
       grad_norm_z_(settings_.safety.zscore_window),
-      loss_sum_(DType::kFloat64, {1}),
-      grad_scale_(DType::kFloat32, {1}),
+      loss_sum_(DType::kFloat64, {1}, settings_.device),
+      grad_scale_(DType::kFloat32, {1}, settings_.device),
       sum_(DType::kFloat64, {1}),
       stop_(DType::kInt32, {1}) {
   // Reading data and weights may take longer than a step.
@@ -163,7 +168,8 @@ void Trainer::WriteDescription() {
        .first_step = state_.step,
        .ranks = mesh_.world().size(),
        .threads = ctx_.num_threads,
-       .attention_isa = kernels::SepAttentionIsaName(settings_.compute_dtype())});
+       .attention_isa = kernels::SepAttentionKernelName(ctx_, settings_.compute_dtype(),
+                                                        settings_.model.head_dim())});
 }
 
 // All ranks judge a step by the same past, which rank 0 has read.
@@ -193,7 +199,9 @@ void Trainer::PrintHeader() {
   facts.peak_gflops = peak_flops_ / 1e9;
   facts.first_step = FirstStepWork(
       LoaderOptions(settings_, mesh_, datasets_.train, state_.consumed_samples), attention_plan_);
-  facts.attention_isa = kernels::SepAttentionIsaName(settings_.compute_dtype());
+  facts.attention_kernel =
+      kernels::SepAttentionKernelName(ctx_, settings_.compute_dtype(), settings_.model.head_dim());
+  facts.device = kernels::DeviceName(settings_.device);
   facts.train_data = datasets_.train->Describe();
   facts.start = start_;
   for (const std::string& line : HeaderBlock(config_, facts)) LogInfo("{}", line);

@@ -101,7 +101,7 @@ void cpu::Zero(Context& ctx, const TensorView& y) {
   });
 }
 
-int64_t ColumnSumScratchBytes(int64_t m, int64_t c) {
+int64_t cpu::ColumnSumScratchBytes(int64_t m, int64_t c) {
   return cpu::ColumnPartialBytes(m, c) + cpu::ColumnPartialBytes(1, c);
 }
 

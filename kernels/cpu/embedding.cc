@@ -103,7 +103,7 @@ void cpu::EmbeddingBackward(Context& ctx, const EmbeddingBackwardArgs& args) {
   });
 }
 
-int64_t EmbeddingScratchBytes(int64_t num_tokens, int64_t rows) {
+int64_t cpu::EmbeddingScratchBytes(int64_t num_tokens, int64_t rows) {
   return (num_tokens + rows + 2) * DTypeSize(DType::kInt32) + 2 * Arena::kAlignment;
 }
 

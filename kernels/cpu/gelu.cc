@@ -47,6 +47,6 @@ void cpu::BiasGeluBackward(Context& ctx, const BiasGeluBackwardArgs& args) {
   SumPartials(ctx, partials, args.dbias, args.grad_mode);
 }
 
-int64_t BiasGeluScratchBytes(int64_t m, int64_t f) { return cpu::ColumnPartialBytes(m, f); }
+int64_t cpu::BiasGeluScratchBytes(int64_t m, int64_t f) { return ColumnPartialBytes(m, f); }
 
 }  // namespace sepia::kernels

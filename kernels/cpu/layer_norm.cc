@@ -153,6 +153,6 @@ void cpu::LayerNormBackward(Context& ctx, const LayerNormBackwardArgs& args) {
   SumPartials(ctx, dbeta, args.dbeta, args.grad_mode);
 }
 
-int64_t LayerNormScratchBytes(int64_t m, int64_t c) { return 2 * cpu::ColumnPartialBytes(m, c); }
+int64_t cpu::LayerNormScratchBytes(int64_t m, int64_t c) { return 2 * ColumnPartialBytes(m, c); }
 
 }  // namespace sepia::kernels

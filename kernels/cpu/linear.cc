@@ -48,7 +48,7 @@ void cpu::LinearBackward(Context& ctx, const LinearBackwardArgs& args) {
   if (!args.dbias.empty()) ColumnSums(ctx, args.dy, args.dbias, args.grad_mode);
 }
 
-int64_t LinearScratchBytes(int64_t m, int64_t n, int64_t k, DType dtype, int num_threads) {
+int64_t cpu::LinearScratchBytes(int64_t m, int64_t n, int64_t k, DType dtype, int num_threads) {
   return std::max({cpu::GemmScratchBytes(m, n, k, dtype, dtype, num_threads),
                    cpu::GemmScratchBytes(m, k, n, dtype, dtype, num_threads),
                    cpu::GemmScratchBytes(n, k, m, dtype, DType::kFloat32, num_threads),

@@ -13,15 +13,6 @@
 namespace sepia::kernels {
 namespace {
 
-// Rows whose logits exist at one time, by the shape alone: nearly equal chunks of about C rows, so
-// that the logits take as much memory as dW. Each chunk reads W twice and dW once, and writes dW:
-// fewer rows cost traffic.
-int64_t ChunkRows(int64_t m, int64_t c) {
-  const int64_t most = std::max<int64_t>(c, 256);
-  const int64_t num_chunks = std::max<int64_t>(CeilDiv(m, most), 1);
-  return std::min(m, RoundUp(CeilDiv(m, num_chunks), 32));
-}
-
 cpu::MatrixRef Matrix(const ConstTensorView& tensor) {
   return {tensor.raw(), std::max<int64_t>(tensor.dim(1), 1), 1};
 }
@@ -163,7 +154,7 @@ void cpu::LmHeadLoss(Context& ctx, const LmHeadLossArgs& args) {
   const int64_t m = args.x.dim(0);
   const int64_t v = args.weight.canonical.dim(0);
   const bool with_gradients = !args.dx.empty();
-  const int64_t rows = ChunkRows(m, args.x.dim(1));
+  const int64_t rows = LmHeadChunkRows(m, args.x.dim(1));
   const int64_t parts = args.vocabulary.num_parts;
   ScratchScope scratch(*ctx.scratch);
   const TensorView logits = scratch.Allocate("lm_head.logits", DType::kFloat32, {rows, v});
@@ -200,9 +191,9 @@ void cpu::LmHeadLogits(Context& ctx, const LmHeadLogitsArgs& args) {
   Logits(ctx, args.x, args.weight, args.logits);
 }
 
-int64_t LmHeadScratchBytes(int64_t m, int64_t c, int64_t v, DType dtype, int num_threads,
-                           int num_parts) {
-  const int64_t rows = ChunkRows(m, c);
+int64_t cpu::LmHeadScratchBytes(int64_t m, int64_t c, int64_t v, DType dtype, int num_threads,
+                                int num_parts) {
+  const int64_t rows = LmHeadChunkRows(m, c);
   const int64_t logits = rows * v * static_cast<int64_t>(sizeof(float)) + Arena::kAlignment;
   const int64_t losses = rows * static_cast<int64_t>(sizeof(double)) + Arena::kAlignment;
   const int64_t statistics =

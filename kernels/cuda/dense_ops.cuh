@@ -20,6 +20,24 @@ void DispatchFormat(DType dtype, const Fn& fn) {
 
 inline uint32_t DivideUp(int64_t a, int64_t b) { return static_cast<uint32_t>((a + b - 1) / b); }
 
+// Sums one double a thread in the order of a tree; every thread gets the result. Takes shared
+// memory for a double a thread.
+SEPIA_DEVICE double SumOverBlock(double value) {
+  auto* values = reinterpret_cast<double*>(SharedMemory());
+  StoreShared(values + ThreadIndex(), value);
+  for (int half = kDenseThreads / 2; half > 0; half /= 2) {
+    SyncThreads();
+    if (ThreadIndex() < half) {
+      value += LoadShared(values + ThreadIndex() + half);
+      StoreShared(values + ThreadIndex(), value);
+    }
+  }
+  SyncThreads();
+  value = LoadShared(values);
+  SyncThreads();
+  return value;
+}
+
 // One column's sums over all partial results, in order of the rows.
 struct ReduceColumnsParams {
   int64_t columns;

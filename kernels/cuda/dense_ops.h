@@ -68,6 +68,24 @@ struct BiasResidualParams {
 };
 void AddBiasResidualForward(Stream& stream, const BiasResidualParams& params);
 
+// y = a + b.
+void Add(Stream& stream, DType dtype, int64_t size, const void* a, const void* b, void* y);
+
+// Rounds to nearest even.
+void Convert(Stream& stream, int64_t size, DType from_dtype, const void* from, DType to_dtype,
+             void* to);
+
+// Each of sums (+)= the column sums of x.
+struct ColumnSumParams {
+  DType dtype;
+  int64_t rows, columns;
+  const void* x;
+  float* sums[2];  // or null
+  bool add;
+  float* scratch;
+};
+void SumColumns(Stream& stream, const ColumnSumParams& params);
+
 struct AdamWParams {
   DType weight_dtype;  // ignored when weight is null
   int64_t size;
@@ -79,6 +97,8 @@ struct AdamWParams {
   const float* grad_multiplier;
   const int32_t* skip;
   float lr, beta1, beta2, eps, weight_decay;
+  // Computed in double: 1 - beta loses digits in fp32 when beta is near 1.
+  float one_minus_beta1, one_minus_beta2;
   float correction1, correction2;  // 1 - beta^t
 };
 void AdamWUpdate(Stream& stream, const AdamWParams& params);

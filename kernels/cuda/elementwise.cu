@@ -84,7 +84,83 @@ struct BiasResidualOp {
   }
 };
 
+template <typename Format>
+struct AddOp {
+  using T = Storage<Format>;
+  int64_t rows, columns;  // 1, size
+  const T *a, *b;
+  T* y;
+
+  SEPIA_DEVICE void Chunk(int64_t, int64_t column, int count) const {
+    float sum[kChunk], other[kChunk];
+    LoadChunk<Format>(sum, a + column, count);
+    LoadChunk<Format>(other, b + column, count);
+    for (int i = 0; i < kChunk; ++i) sum[i] += other[i];
+    StoreChunk<Format>(y + column, sum, count);
+  }
+};
+
+template <typename From, typename To>
+struct ConvertOp {
+  int64_t rows, columns;  // 1, size
+  const Storage<From>* from;
+  Storage<To>* to;
+
+  SEPIA_DEVICE void Chunk(int64_t, int64_t column, int count) const {
+    float values[kChunk];
+    LoadChunk<From>(values, from + column, count);
+    StoreChunk<To>(to + column, values, count);
+  }
+};
+
+template <typename Format>
+struct ColumnSumOp {
+  int64_t rows, columns;
+  const Storage<Format>* x;
+  float* scratch;
+
+  SEPIA_DEVICE void Row(int64_t row, int64_t column, int count, float (&sums)[2][kChunk]) const {
+    float values[kChunk];
+    LoadChunk<Format>(values, x + row * columns + column, count);
+    for (int i = 0; i < kChunk; ++i) {
+      sums[0][i] += values[i];
+      sums[1][i] = sums[0][i];
+    }
+  }
+};
+
 }  // namespace
+
+void Add(Stream& stream, DType dtype, int64_t size, const void* a, const void* b, void* y) {
+  DispatchFormat(dtype, [&](auto format) {
+    using T = Storage<decltype(format)>;
+    LaunchChunks(stream, "Add",
+                 AddOp<decltype(format)>{1, size, static_cast<const T*>(a),
+                                         static_cast<const T*>(b), static_cast<T*>(y)});
+  });
+}
+
+void Convert(Stream& stream, int64_t size, DType from_dtype, const void* from, DType to_dtype,
+             void* to) {
+  DispatchFormat(from_dtype, [&](auto from_format) {
+    DispatchFormat(to_dtype, [&](auto to_format) {
+      using From = decltype(from_format);
+      using To = decltype(to_format);
+      LaunchChunks(stream, "Convert",
+                   ConvertOp<From, To>{1, size, static_cast<const Storage<From>*>(from),
+                                       static_cast<Storage<To>*>(to)});
+    });
+  });
+}
+
+void SumColumns(Stream& stream, const ColumnSumParams& p) {
+  DispatchFormat(p.dtype, [&](auto format) {
+    using Format = decltype(format);
+    const ColumnSumOp<Format> op = {p.rows, p.columns, static_cast<const Storage<Format>*>(p.x),
+                                    p.scratch};
+    LaunchColumnSums(stream, "ColumnSums", op, p.sums[0], p.sums[1], p.add);
+  });
+}
 
 void BiasGeluForward(Stream& stream, const BiasGeluParams& p) {
   DispatchFormat(p.dtype, [&](auto format) {

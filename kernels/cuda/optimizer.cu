@@ -18,8 +18,8 @@ struct AdamWOp {
     const float multiplier = LoadGlobal(p.grad_multiplier);
     for (int i = 0; i < kChunk; ++i) {
       const float g = grad[i] * multiplier;
-      m[i] = p.beta1 * m[i] + (1.0f - p.beta1) * g;
-      v[i] = p.beta2 * v[i] + (1.0f - p.beta2) * g * g;
+      m[i] = p.beta1 * m[i] + p.one_minus_beta1 * g;
+      v[i] = p.beta2 * v[i] + p.one_minus_beta2 * (g * g);
       const float update = m[i] / p.correction1 / (sqrtf(v[i] / p.correction2) + p.eps);
       master[i] -= p.lr * (update + p.weight_decay * master[i]);
     }
@@ -32,20 +32,6 @@ struct AdamWOp {
   }
 };
 
-// Sums one double a thread in the order of a tree; the result is thread 0's.
-SEPIA_DEVICE double SumOfBlock(double value) {
-  auto* values = reinterpret_cast<double*>(SharedMemory());
-  StoreShared(values + ThreadIndex(), value);
-  for (int half = kDenseThreads / 2; half > 0; half /= 2) {
-    SyncThreads();
-    if (ThreadIndex() < half) {
-      value += LoadShared(values + ThreadIndex() + half);
-      StoreShared(values + ThreadIndex(), value);
-    }
-  }
-  return value;
-}
-
 // Grid: x = partial sums of kNormElements.
 SEPIA_KERNEL(kDenseThreads, 1) PartialSquares(const SquaredNormParams p) {
   const int64_t first = static_cast<int64_t>(BlockIndexX()) * kNormElements;
@@ -57,7 +43,7 @@ SEPIA_KERNEL(kDenseThreads, 1) PartialSquares(const SquaredNormParams p) {
     LoadChunk<Fp32>(values, p.x + first + i, static_cast<int>(left < kChunk ? left : kChunk));
     for (const float value : values) sum += static_cast<double>(value) * value;
   }
-  sum = SumOfBlock(sum);
+  sum = SumOverBlock(sum);
   if (ThreadIndex() == 0) StoreGlobal(p.scratch + BlockIndexX(), sum);
 }
 
@@ -67,7 +53,7 @@ SEPIA_KERNEL(kDenseThreads, 1) SumPartialSquares(const SquaredNormParams p) {
   for (int64_t i = ThreadIndex(); i < partials; i += kDenseThreads) {
     sum += LoadGlobal(p.scratch + i);
   }
-  sum = SumOfBlock(sum);
+  sum = SumOverBlock(sum);
   if (ThreadIndex() == 0) StoreGlobal(p.sum, p.add ? LoadGlobal(p.sum) + sum : sum);
 }
 

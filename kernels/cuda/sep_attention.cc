@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "kernels/cuda/scratch.h"
 
 namespace sepia::kernels::cuda {
 
@@ -37,59 +38,19 @@ const SepAttentionKernels* TensorCoreKernels(DType dtype, int64_t head_dim) {
   return nullptr;
 }
 
-const SepAttentionKernels& Choose(const SepAttentionSize& size, bool allow_fallback) {
-  if (size.head_dim > kMaxHeadDim) {
+const SepAttentionKernels& Choose(DType dtype, int64_t head_dim, bool allow_fallback) {
+  if (head_dim > kMaxHeadDim) {
     throw UserError(fmt::format("device: CUDA has attention for head sizes up to {}, not {}",
-                                kMaxHeadDim, size.head_dim));
+                                kMaxHeadDim, head_dim));
   }
-  if (const auto* kernels = TensorCoreKernels(size.dtype, size.head_dim)) return *kernels;
+  if (const auto* kernels = TensorCoreKernels(dtype, head_dim)) return *kernels;
   if (!allow_fallback) {
     throw UserError(fmt::format(
         "kernels.allow_fallback is false, but {} attention with head size {} has no tensor-core "
         "kernel; use BF16 or FP16 and a multiple of 8, or allow the fallback",
-        DTypeName(size.dtype), size.head_dim));
+        DTypeName(dtype), head_dim));
   }
-  return *Fallback(size.dtype);
-}
-
-// Segments of the far pass by the shape alone, so that results do not depend on the GPU: enough
-// blocks for two on each of an A100's 108 multiprocessors if a sixth of the keys is far, unless
-// segments would be shorter than 512 queries.
-int64_t NumSegments(const SepAttentionSize& size) {
-  constexpr int64_t kWantedBlocks = 216, kKeysOfBlock = 128, kShortest = 512;
-  const int64_t heads = std::max<int64_t>(1, size.batch_size * size.num_heads);
-  const int64_t blocks = heads * (1 + size.seq_length / (6 * kKeysOfBlock));
-  return std::clamp<int64_t>(kWantedBlocks / blocks, 1,
-                             std::max<int64_t>(1, size.seq_length / kShortest));
-}
-
-// Hands out 256-byte aligned parts of the scratch; with null memory only counts.
-class Cutter {
- public:
-  explicit Cutter(void* memory) : memory_(static_cast<std::byte*>(memory)) {}
-
-  template <typename T>
-  void Cut(T*& part, int64_t count) {
-    part = memory_ == nullptr ? nullptr : reinterpret_cast<T*>(memory_ + used_);
-    used_ += (static_cast<size_t>(count) * sizeof(T) + 255) / 256 * 256;
-  }
-  size_t used() const { return used_; }
-
- private:
-  std::byte* memory_;
-  size_t used_ = 0;
-};
-
-size_t CutScratch(SepAttentionParams& p, void* scratch) {
-  Cutter cutter(scratch);
-  const int64_t heads = int64_t{p.batch_size} * p.num_heads;
-  const int64_t packed = heads * p.max_packed * p.head_dim;
-  cutter.Cut(p.packed_keys, packed);
-  cutter.Cut(p.packed_values, packed);
-  cutter.Cut(p.row_stats, 2 * heads * p.seq_length);
-  cutter.Cut(p.packed_dkeys, p.num_segments * packed);
-  cutter.Cut(p.packed_dvalues, p.num_segments * packed);
-  return cutter.used();
+  return *Fallback(dtype);
 }
 
 }  // namespace
@@ -125,7 +86,7 @@ void DeviceAttentionIndex::Describe(SepAttentionParams& params) const {
 
 SepAttention::SepAttention(const SepAttentionSize& size, const DeviceAttentionIndex& index,
                            bool allow_fallback)
-    : size_(size), kernels_(&Choose(size, allow_fallback)) {
+    : size_(size), kernels_(&Choose(size.dtype, size.head_dim, allow_fallback)) {
   CHECK_EQ(index.batch_size(), size.batch_size);
   CHECK_EQ(index.seq_length(), size.seq_length);
   CHECK(size.window >= 1 && size.head_dim >= 1);
@@ -135,7 +96,7 @@ SepAttention::SepAttention(const SepAttentionSize& size, const DeviceAttentionIn
   params_.num_heads = static_cast<int32_t>(size.num_heads);
   params_.head_dim = static_cast<int32_t>(size.head_dim);
   params_.window = static_cast<int32_t>(std::min(size.window, size.seq_length));
-  const int64_t segments = NumSegments(size);
+  const int64_t segments = NumSegments(size.batch_size, size.seq_length, size.num_heads);
   const int64_t length = (size.seq_length + segments - 1) / segments;
   params_.num_segments = static_cast<int32_t>(segments);
   params_.segment_length =
@@ -144,24 +105,23 @@ SepAttention::SepAttention(const SepAttentionSize& size, const DeviceAttentionIn
   params_.scale = 1.0f / std::sqrt(static_cast<float>(size.head_dim));
 }
 
-std::string SepAttention::KernelName() const {
-  const std::string dtype(DTypeName(size_.dtype));
-  if (kernels_->padded_dim == 0) return "fallback " + dtype;
-  std::string name = "mma.sync " + dtype + " D=" + std::to_string(size_.head_dim);
-  if (kernels_->padded_dim != size_.head_dim) {
-    name += " in " + std::to_string(kernels_->padded_dim);
-  }
+std::string SepAttention::NameOfKernel(DType dtype, int64_t head_dim, bool allow_fallback) {
+  const SepAttentionKernels& kernels = Choose(dtype, head_dim, allow_fallback);
+  const std::string format(DTypeName(dtype));
+  if (kernels.padded_dim == 0) return "fallback " + format;
+  std::string name = "mma.sync " + format + " D=" + std::to_string(head_dim);
+  if (kernels.padded_dim != head_dim) name += " in " + std::to_string(kernels.padded_dim);
   return name;
 }
 
 size_t SepAttention::ScratchBytes() const {
   SepAttentionParams params = params_;
-  return CutScratch(params, nullptr);
+  return static_cast<size_t>(CutSepAttentionScratch(params, nullptr));
 }
 
 SepAttentionParams SepAttention::Bind(const SepAttentionTensors& tensors, void* scratch) const {
   SepAttentionParams params = params_;
-  CutScratch(params, scratch);
+  CutSepAttentionScratch(params, scratch);
   params.qkv = static_cast<const uint16_t*>(tensors.qkv);
   params.out = static_cast<uint16_t*>(tensors.out);
   params.lse = tensors.lse;

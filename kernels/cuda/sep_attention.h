@@ -48,8 +48,9 @@ class SepAttention {
   SepAttention(const SepAttentionSize& size, const DeviceAttentionIndex& index,
                bool allow_fallback);
 
-  // "mma.sync bf16 D=64", "mma.sync f16 D=40 in 64", "fallback f32": for the header block.
-  std::string KernelName() const;
+  // What runs: "mma.sync bf16 D=64", "mma.sync f16 D=40 in 64", "fallback f32". Throws as above.
+  static std::string NameOfKernel(DType dtype, int64_t head_dim, bool allow_fallback);
+  std::string KernelName() const { return NameOfKernel(size_.dtype, size_.head_dim, true); }
   // 256-byte aligned scratch for either call; contents need not be kept between them.
   size_t ScratchBytes() const;
 

@@ -289,6 +289,8 @@ TEST_P(CudaDenseOpsTest, AdamWMatchesDoubleAndSkips) {
                             .beta2 = static_cast<float>(hyper.beta2),
                             .eps = static_cast<float>(hyper.eps),
                             .weight_decay = static_cast<float>(hyper.weight_decay),
+                            .one_minus_beta1 = static_cast<float>(1 - hyper.beta1),
+                            .one_minus_beta2 = static_cast<float>(1 - hyper.beta2),
                             .correction1 = static_cast<float>(1 - std::pow(hyper.beta1, t)),
                             .correction2 = static_cast<float>(1 - std::pow(hyper.beta2, t))});
       if (skip == 1) {

@@ -98,7 +98,7 @@ TEST_P(ElementwiseTest, BiasGradientsAreColumnSums) {
       std::vector<double> before1 = Values(dbias1);
       std::vector<double> before2 = Values(dbias2);
       if (mode == GradMode::kOverwrite) before1.assign(kWidth, 0.0), before2.assign(kWidth, 0.0);
-      TestContext context(2, ColumnSumScratchBytes(m, kWidth));
+      TestContext context(2, ColumnSumScratchBytes(m, kWidth, testing::kTestDevice));
       AddBiasResidualBackward(context,
                               {.dy = dy, .dbias1 = dbias1, .dbias2 = dbias2, .grad_mode = mode});
       const auto rows = static_cast<size_t>(m);

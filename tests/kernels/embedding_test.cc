@@ -54,7 +54,7 @@ TEST_P(EmbeddingTest, BackwardSumsPlacesInOrder) {
         expected[token * kWidth + i] += static_cast<float>(values[place * kWidth + i]);
       }
     }
-    TestContext context(2, EmbeddingScratchBytes(150, kVocab));
+    TestContext context(2, EmbeddingScratchBytes(150, kVocab, testing::kTestDevice));
     EmbeddingBackward(context, {.tokens = tokens, .dy = dy, .dtable = dtable, .grad_mode = mode});
     EXPECT_TRUE(SameBits(dtable, TensorView::Of(std::span(expected), {kVocab, kWidth})));
   }
@@ -65,7 +65,7 @@ TEST_P(EmbeddingTest, SameBitsForAnyNumberOfThreads) {
   const OwnedTensor dy = RandomTensor(GetParam(), {4, 200, 33}, 2);
   const OwnedTensor dtable(DType::kFloat32, {300, 33});
   const auto run = [&](int num_threads) {
-    TestContext context(num_threads, EmbeddingScratchBytes(800, 300));
+    TestContext context(num_threads, EmbeddingScratchBytes(800, 300, testing::kTestDevice));
     EmbeddingBackward(
         context, {.tokens = tokens, .dy = dy, .dtable = dtable, .grad_mode = GradMode::kOverwrite});
   };
@@ -81,7 +81,7 @@ TEST_P(EmbeddingTest, NoTokens) {
   const OwnedTensor tokens(DType::kInt32, {0, 8});
   const OwnedTensor empty(GetParam(), {0, 8, 3});
   const OwnedTensor dtable = RandomTensor(DType::kFloat32, {5, 3}, 1);
-  TestContext context(2, EmbeddingScratchBytes(0, 5));
+  TestContext context(2, EmbeddingScratchBytes(0, 5, testing::kTestDevice));
   EmbeddingForward(context,
                    {.tokens = tokens, .table = RandomTensor(GetParam(), {5, 3}, 2), .y = empty});
   EmbeddingBackward(
@@ -113,7 +113,7 @@ TEST_P(EmbeddingTest, PartsOfTheVocabularyMakeUpTheWhole) {
   const OwnedTensor part_y(GetParam(), {2, 30, 5});
   const OwnedTensor dwhole(DType::kFloat32, {kRows * kParts, 5});
   const OwnedTensor dparts(DType::kFloat32, {kRows * kParts, 5});
-  TestContext context(2, EmbeddingScratchBytes(60, kRows * kParts));
+  TestContext context(2, EmbeddingScratchBytes(60, kRows * kParts, testing::kTestDevice));
   EmbeddingForward(context, {.tokens = tokens, .table = table, .y = whole});
   EmbeddingBackward(
       context, {.tokens = tokens, .dy = dy, .dtable = dwhole, .grad_mode = GradMode::kOverwrite});

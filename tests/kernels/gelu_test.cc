@@ -43,7 +43,7 @@ struct Case {
     BiasGeluForward(context, {.x = x, .bias = bias, .y = y, .kind = kind});
   }
   void Backward(GeluKind kind, GradMode mode, int num_threads, const TensorView& to) {
-    TestContext context(num_threads, BiasGeluScratchBytes(m, f));
+    TestContext context(num_threads, BiasGeluScratchBytes(m, f, testing::kTestDevice));
     BiasGeluBackward(context, {.x = x,
                                .bias = bias,
                                .dy = dy,
@@ -139,7 +139,7 @@ TEST_P(GeluTest, BackwardRepeatsTheValue) {
     c.Backward(kind(), GradMode::kOverwrite, 2, c.dx);
     const OwnedTensor dx = Copy(c.dx);
     const OwnedTensor dbias = Copy(c.dbias);
-    TestContext context(2, BiasGeluScratchBytes(c.m, f));
+    TestContext context(2, BiasGeluScratchBytes(c.m, f, testing::kTestDevice));
     BiasGeluBackward(context, {.x = c.x,
                                .bias = c.bias,
                                .dy = c.dy,

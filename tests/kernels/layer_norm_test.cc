@@ -49,7 +49,7 @@ struct Case {
         {.x = x, .gamma = gamma, .beta = beta, .y = y, .mean = mean, .rstd = rstd, .eps = kEps});
   }
   void Backward(int num_threads, GradMode dx_mode, GradMode grad_mode) {
-    TestContext context(num_threads, LayerNormScratchBytes(m, c));
+    TestContext context(num_threads, LayerNormScratchBytes(m, c, testing::kTestDevice));
     LayerNormBackward(context, {.x = x,
                                 .gamma = gamma,
                                 .mean = mean,

@@ -39,7 +39,8 @@ struct Layer {
         weight{.canonical = w} {}
 
   TestContext MakeContext(int num_threads) const {
-    return TestContext(num_threads, LinearScratchBytes(m, n, k, x.view().dtype(), num_threads));
+    return TestContext(num_threads, LinearScratchBytes(m, n, k, x.view().dtype(), num_threads,
+                                                       testing::kTestDevice));
   }
   void Forward(int num_threads, GradMode mode = GradMode::kOverwrite, bool with_bias = true) {
     TestContext context = MakeContext(num_threads);

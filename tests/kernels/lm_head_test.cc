@@ -52,7 +52,8 @@ struct Head {
   }
 
   TestContext MakeContext(int num_threads) const {
-    return TestContext(num_threads, LmHeadScratchBytes(m, c, v, x.view().dtype(), num_threads));
+    return TestContext(num_threads, LmHeadScratchBytes(m, c, v, x.view().dtype(), num_threads, 1,
+                                                       testing::kTestDevice));
   }
   LmHeadLossArgs Args(bool masked, GradMode mode) const {
     return {.x = x,
@@ -108,7 +109,8 @@ struct Head {
               learned.insert(learned.end(), values.begin(), values.end());
               if (!learning) std::copy(statistics.begin(), statistics.end(), all.data<double>());
             }};
-        TestContext context(2, LmHeadScratchBytes(m, c, rows, x.view().dtype(), 2, num_parts));
+        TestContext context(2, LmHeadScratchBytes(m, c, rows, x.view().dtype(), 2, num_parts,
+                                                  testing::kTestDevice));
         LmHeadLoss(context, part_args);
         if (learning) continue;
         const std::vector<double> part_dx = Values(dx);

@@ -11,6 +11,8 @@
 #include "base/arena.h"
 #include "base/buffer.h"
 #include "kernels/context.h"
+#include "kernels/device.h"
+#include "tests/support/test_device.h"
 
 namespace sepia::kernels::testing {
 
@@ -52,11 +54,14 @@ bool SameBits(const ConstTensorView& a, const ConstTensorView& b);
 void ExpectWithin(const ConstTensorView& actual, const std::vector<double>& expected,
                   const std::function<double(size_t)>& bound, const std::string& what);
 
+using sepia::testing::kTestDevice;
+
 // A Context with a scratch arena of exactly `scratch_bytes`: a too small XScratchBytes fails.
 class TestContext {
  public:
   explicit TestContext(int num_threads, int64_t scratch_bytes = 0)
-      : arena_("scratch", scratch_bytes) {
+      : arena_("scratch", scratch_bytes, OpenedTestDevice()) {
+    context_.device = kTestDevice;
     context_.num_threads = num_threads;
     context_.scratch = &arena_;
   }
@@ -64,6 +69,11 @@ class TestContext {
   const Arena& arena() const { return arena_; }
 
  private:
+  static Device OpenedTestDevice() {
+    OpenDevice(kTestDevice);
+    return kTestDevice;
+  }
+
   Arena arena_;
   Context context_;
 };
@@ -75,3 +85,7 @@ inline constexpr DType kComputeDTypes[] = {DType::kFloat32, DType::kBFloat16, DT
 std::string DTypeParamName(const ::testing::TestParamInfo<DType>& info);
 
 }  // namespace sepia::kernels::testing
+
+#ifdef SEPIA_TEST_ON_CUDA
+#include "tests/kernels/device_ops.h"
+#endif

@@ -29,7 +29,8 @@ constexpr double kU64 = 0x1p-53;
 double SquaredNormOf(const OwnedTensor& x, int num_threads, GradMode mode = GradMode::kOverwrite,
                      double before = 0.0) {
   const OwnedTensor sum = Scalar(before);
-  TestContext context(num_threads);
+  const int64_t size = x.view().num_elements();
+  TestContext context(num_threads, SquaredNormScratchBytes(size, testing::kTestDevice));
   SquaredNorm(context, {.x = x, .sum = sum, .mode = mode});
   return Values(sum)[0];
 }

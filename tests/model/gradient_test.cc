@@ -127,13 +127,9 @@ void ExpectAccumulation(const std::string& variant) {
   double loss = 0;
   for (int64_t r = 0; r < 2; ++r) {
     const Batch batch = row(r);
-    const GradMode mode = r == 0 ? GradMode::kOverwrite : GradMode::kAccumulate;
     model.Forward(batch);
-    model.model().Backward(model.ctx(), batch,
-                           {.grad_scale = ConstTensorView(&grad_scale, DType::kFloat32, {1}),
-                            .loss_sum = TensorView(&loss, DType::kFloat64, {1}),
-                            .loss_mode = mode,
-                            .grad_mode = mode});
+    loss +=
+        model.Backward(batch, grad_scale, r == 0 ? GradMode::kOverwrite : GradMode::kAccumulate);
   }
   EXPECT_NEAR(loss / (2 * kTokens), expected.loss, kTolerance);
   for (const PartError& part : GradientErrors(config, model.Gradients(1), expected.grads)) {

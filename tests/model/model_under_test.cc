@@ -4,8 +4,11 @@
 
 #include <fmt/format.h>
 
+#include "base/device_memory.h"
 #include "base/philox.h"
+#include "kernels/device.h"
 #include "model/model_config.pb.h"
+#include "tests/support/test_device.h"
 
 namespace sepia::testing {
 
@@ -95,6 +98,12 @@ void ForEachLocalElement(const model::ParamSpec& spec, dist::Mesh& mesh, const F
   }
 }
 
+model::ModelOptions OnTestDevice(model::ModelOptions options) {
+  kernels::OpenDevice(kTestDevice);
+  options.device = kTestDevice;
+  return options;
+}
+
 }  // namespace
 
 ModelUnderTest::ModelUnderTest(const model::ModelConfig& config, const model::ModelOptions& options)
@@ -103,8 +112,12 @@ ModelUnderTest::ModelUnderTest(const model::ModelConfig& config, const model::Mo
 ModelUnderTest::ModelUnderTest(const model::ModelConfig& config, const model::ModelOptions& options,
                                std::unique_ptr<dist::Communicator> world, int tensor)
     : mesh_(std::move(world), tensor),
-      model_(std::make_unique<model::GptNeox>(config, options, mesh_)),
-      ctx_{.num_threads = options.num_threads, .scratch = &model_->scratch()} {}
+      model_(std::make_unique<model::GptNeox>(config, OnTestDevice(options), mesh_)),
+      // Tensor-core kernels serve every case of 16 bits: nothing may fall back unseen.
+      ctx_{.device = kTestDevice,
+           .num_threads = options.num_threads,
+           .scratch = &model_->scratch(),
+           .allow_fallback = options.compute_dtype == DType::kFloat32} {}
 
 void ModelUnderTest::SetWeights(const NamedValues& weights) {
   const auto specs = model_->parameters().specs();
@@ -121,7 +134,9 @@ void ModelUnderTest::SetWeights(const NamedValues& weights) {
 std::vector<float> ModelUnderTest::Logits(const Batch& batch) {
   const Shape shape{batch.batch_size, batch.seq_length, model_->config().vocab_size};
   std::vector<float> logits(static_cast<size_t>(shape.num_elements()));
-  model_->Logits(ctx_, batch, TensorView::Of(std::span(logits), shape));
+  const OwnedTensor computed(DType::kFloat32, shape, kTestDevice);
+  model_->Logits(ctx_, batch, computed);
+  CopyTensor(computed, TensorView::Of(std::span(logits), shape));
   return logits;
 }
 
@@ -132,17 +147,24 @@ ModelResults ModelUnderTest::Run(const Batch& batch, float loss_scale) {
   auto num_targets = static_cast<double>(batch.num_targets());
   SumOverDataRanks(TensorView(&num_targets, DType::kFloat64, {1}));
   const float grad_scale = loss_scale / static_cast<float>(num_targets);
-  const TensorView loss(&results.loss, DType::kFloat64, {1});
-  model_->Backward(ctx_, batch,
-                   {.grad_scale = ConstTensorView(&grad_scale, DType::kFloat32, {1}),
-                    .loss_sum = loss,
-                    .loss_mode = GradMode::kOverwrite,
-                    .grad_mode = GradMode::kOverwrite});
-  SumOverDataRanks(loss);
+  results.loss = Backward(batch, grad_scale, GradMode::kOverwrite);
+  SumOverDataRanks(TensorView(&results.loss, DType::kFloat64, {1}));
   results.loss /= num_targets;
   model_->SumPartialGradients(ctx_);
   results.grads = Gradients(1.0 / static_cast<double>(loss_scale));
   return results;
+}
+
+double ModelUnderTest::Backward(const Batch& batch, float grad_scale, GradMode mode) {
+  const OwnedTensor scale(DType::kFloat32, {1}, kTestDevice);
+  WriteScalar(scale, grad_scale);
+  const OwnedTensor loss(DType::kFloat64, {1}, kTestDevice);
+  model_->Backward(ctx_, batch,
+                   {.grad_scale = scale,
+                    .loss_sum = loss,
+                    .loss_mode = GradMode::kOverwrite,
+                    .grad_mode = mode});
+  return ReadScalar<double>(loss);
 }
 
 void ModelUnderTest::SumOverDataRanks(TensorView values) {
@@ -157,7 +179,8 @@ NamedValues ModelUnderTest::Gradients(double factor) {
     std::vector<float>& whole = grads[spec.hf_name];
     whole.resize(static_cast<size_t>(spec.shape.num_elements()));
     const TensorView view = TensorView::Of(std::span(whole), spec.shape);
-    const std::span<const float> local = model_->grad(static_cast<int>(i)).span<float>();
+    const HostView gradient(model_->grad(static_cast<int>(i)));
+    const std::span<const float> local = gradient->span<float>();
     // Tensor ranks put their parts side by side; of a replicated parameter the first one counts.
     const bool counts =
         spec.placement != model::Placement::kReplicated || mesh_.tensor().rank() == 0;

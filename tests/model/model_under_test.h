@@ -59,6 +59,8 @@ class ModelUnderTest {
   // Gradients are seeded with loss_scale and divided by it afterwards. Of several ranks each has
   // its own rows; loss and gradients are those of all rows, on every rank. Logits are the rank's.
   ModelResults Run(const Batch& batch, float loss_scale = 1);
+  // The sum of the batch's losses.
+  double Backward(const Batch& batch, float grad_scale, GradMode mode);
   // The gradients as they stand, times `factor`: whole parameters, summed over data ranks.
   NamedValues Gradients(double factor);
 

@@ -4,9 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
-#include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,6 +14,7 @@
 #include "base/buffer.h"
 #include "dist/thread_ranks.h"
 #include "tests/model/model_under_test.h"
+#include "tests/trainer/tiny_training.h"
 #include "trainer/memory_plan.h"
 #include "trainer/optimizer.h"
 #include "trainer/step_traffic.h"
@@ -24,154 +23,22 @@ namespace sepia::trainer {
 namespace {
 
 using sepia::testing::ConfigFromText;
-using sepia::testing::CutRows;
+using sepia::testing::kTinyChunkRows;
+using sepia::testing::kTinyLength;
+using sepia::testing::kTinyModel;
 using sepia::testing::RandomBatch;
+using sepia::testing::TinyOptions;
 
-constexpr char kModel[] =
-    "vocab_size: 96 hidden_size: 64 num_layers: 2 num_heads: 4 max_positions: 32 "
-    "attention { kind: SEP window: 8 full_layers: 0 separator_ids: [3, 7, 11] } ";
-constexpr int64_t kRows = 5;  // of a micro-batch: 4 data ranks have 1, 1, 1 and 2 of them
-constexpr int64_t kLength = 24;
-constexpr int kMicroBatches = 4;    // of a step, when none are joined
-constexpr int64_t kChunkRows = 20;  // so that sequence parallelism has several chunks here
-
-struct Layout {
-  int tensor = 1, data = 1, zero = 0;
-  bool sequence = false;
-  int accumulation = 1;
-  bool overlap = true;
-};
+using Layout = sepia::testing::TrainingLayout;
+using Curve = sepia::testing::TrainingCurve;
 
 std::string Name(const Layout& l) {
   return fmt::format("tensor {} x data {}, zero {}, {}accumulation {}", l.tensor, l.data, l.zero,
                      l.sequence ? "sequence, " : "", l.accumulation);
 }
 
-model::ModelOptions OptionsFor(const Layout& layout, DType dtype) {
-  return {.compute_dtype = dtype,
-          .batch_size = kMicroBatches * kRows,
-          .seq_length = kLength,
-          .shard_gradients = layout.zero == 2,
-          .sequence = layout.sequence,
-          .sequence_chunk_rows = kChunkRows,
-          .keep_gradients = layout.accumulation > 1};
-}
-
-struct Curve {
-  std::vector<double> losses, grad_norms;
-  std::map<std::string, std::vector<float>> first_weights, last_weights, last_moments;
-
-  friend bool operator==(const Curve&, const Curve&) = default;
-};
-
-// All elements of the run, put together from the ranks' shares of a checkpoint.
-void Collect(const std::vector<NamedTensor>& tensors,
-             std::map<std::string, std::vector<float>>* whole) {
-  for (const NamedTensor& t : tensors) {
-    std::vector<float>& values = (*whole)[t.name];
-    values.resize(static_cast<size_t>(t.global_shape.num_elements()), NAN);
-    const int last = t.global_shape.rank() - 1;
-    const int64_t stride = t.global_shape[last];
-    const int64_t width = t.view.dim(last);
-    const int64_t first = last == 0 ? t.offset[0] : t.offset[0] * stride + t.offset[1];
-    for (int64_t e = 0; e < t.view.num_elements(); ++e) {
-      float& value = values[static_cast<size_t>(first + e / width * stride + e % width)];
-      EXPECT_TRUE(std::isnan(value)) << t.name << ": saved twice";
-      value = t.view.data<float>()[e];
-    }
-  }
-}
-
-// One rank's part of a run on batches that repeat every eight steps.
-class Training {
- public:
-  Training(const Layout& layout, DType dtype, std::unique_ptr<dist::Communicator> world)
-      : layout_(layout),
-        config_(ConfigFromText(kModel)),
-        mesh_(std::move(world), layout.tensor),
-        model_(config_, OptionsFor(layout, dtype), mesh_),
-        ctx_{.num_threads = 1, .scratch = &model_.scratch()},
-        optimizer_(
-            {.lr = 0, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .clip = 1.0},
-            model_, mesh_, layout.zero, layout.overlap) {
-    optimizer_.InitializeWeights(ctx_, 1234);
-  }
-
-  void Step(int step, Curve* curve) {
-    const OwnedTensor loss(DType::kFloat64, {1});
-    const OwnedTensor scale(DType::kFloat32, {1});
-    *scale.data<float>() = 1.0f / (kMicroBatches * kRows * kLength);
-    const int joined = kMicroBatches / layout_.accumulation;
-    for (int i = 0; i < layout_.accumulation; ++i) {
-      const Batch batch = RowsOfRank(step % 8, i * joined, joined);
-      model_.Forward(ctx_, batch, optimizer_.weights_needed(ctx_));
-      const auto gradients = optimizer_.MicroBatch(ctx_, i, layout_.accumulation);
-      model_.Backward(ctx_, batch,
-                      {.grad_scale = scale,
-                       .loss_sum = loss,
-                       .loss_mode = i == 0 ? GradMode::kOverwrite : GradMode::kAccumulate,
-                       .grad_mode = gradients.mode,
-                       .gradients_ready = gradients.ready});
-    }
-    mesh_.data().AllReduce(ctx_, loss, dist::ReduceOp::kSum, "loss").Wait();
-    optimizer_.MeasureGradients(ctx_, 1);
-    optimizer_.Update(ctx_, 3e-3);
-    curve->losses.push_back(*loss.data<double>() / (kMicroBatches * kRows * kLength));
-    curve->grad_norms.push_back(optimizer_.grad_norm());
-  }
-
-  const AdamW& optimizer() const { return optimizer_; }
-
- private:
-  // This rank's rows of micro-batches [first, first + count), as one batch.
-  Batch RowsOfRank(int step, int first, int count) {
-    const int64_t rank = mesh_.data().rank();
-    std::vector<int32_t> tokens, targets;
-    for (int i = first; i < first + count; ++i) {
-      const Batch batch =
-          RandomBatch(config_, kRows, kLength, static_cast<uint64_t>(100 * step + i));
-      const Batch rows =
-          CutRows(config_, batch, kRows * rank / layout_.data, kRows * (rank + 1) / layout_.data);
-      tokens.insert(tokens.end(), rows.tokens.begin(), rows.tokens.end());
-      targets.insert(targets.end(), rows.targets.begin(), rows.targets.end());
-    }
-    const auto num_rows = static_cast<int64_t>(tokens.size()) / kLength;
-    return sepia::testing::MakeBatch(config_, std::move(tokens), std::move(targets), num_rows,
-                                     kLength);
-  }
-
-  Layout layout_;
-  model::ModelConfig config_;
-  dist::Mesh mesh_;
-  model::GptNeox model_;
-  kernels::Context ctx_;
-  AdamW optimizer_;
-};
-
 Curve Train(const Layout& layout, int steps, DType dtype = DType::kFloat32) {
-  const int ranks = layout.tensor * layout.data;
-  std::vector<Curve> curves(static_cast<size_t>(ranks));
-  Curve whole;
-  std::mutex mutex;  // of `whole`
-  dist::RunThreadRanks(ranks, [&](std::unique_ptr<dist::Communicator> world) {
-    Curve& curve = curves[static_cast<size_t>(world->rank())];
-    Training training(layout, dtype, std::move(world));
-    {
-      const std::lock_guard lock(mutex);
-      Collect(training.optimizer().Masters(AdamW::Share::kSaved), &whole.first_weights);
-    }
-    for (int step = 0; step < steps; ++step) training.Step(step, &curve);
-    const std::lock_guard lock(mutex);
-    Collect(training.optimizer().Masters(AdamW::Share::kSaved), &whole.last_weights);
-    Collect(training.optimizer().SecondMoments(AdamW::Share::kSaved), &whole.last_moments);
-  });
-  for (const Curve& curve : curves) {
-    EXPECT_EQ(curve.losses, curves[0].losses);
-    EXPECT_EQ(curve.grad_norms, curves[0].grad_norms);
-  }
-  whole.losses = curves[0].losses;
-  whole.grad_norms = curves[0].grad_norms;
-  return whole;
+  return sepia::testing::TrainTiny(layout, steps, dtype);
 }
 
 // All of them with SEPIA_FULL_CURVES; otherwise every pair of values of two properties.
@@ -261,9 +128,9 @@ TEST(LayoutTraining, GradientsAreReducedWhileBackwardGoesOn) {
   for (const int zero : {0, 1, 2}) {
     dist::RunThreadRanks(2, [&](std::unique_ptr<dist::Communicator> world) {
       const Layout layout{.tensor = 1, .data = 2, .zero = zero};
-      const model::ModelConfig config = ConfigFromText(kModel);
+      const model::ModelConfig config = ConfigFromText(kTinyModel);
       dist::Mesh mesh(std::move(world), layout.tensor);
-      model::GptNeox model(config, OptionsFor(layout, DType::kFloat32), mesh);
+      model::GptNeox model(config, TinyOptions(layout, DType::kFloat32), mesh);
       kernels::Context ctx{.num_threads = 1, .scratch = &model.scratch()};
       AdamW optimizer({.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1}, model, mesh, zero,
                       /*overlap=*/true);
@@ -274,7 +141,7 @@ TEST(LayoutTraining, GradientsAreReducedWhileBackwardGoesOn) {
       std::vector<int64_t> started;
       const int64_t before = mesh.data().traffic().operations;
       const auto gradients = optimizer.MicroBatch(ctx, 0, 1);
-      const Batch batch = RandomBatch(config, 1, kLength, 1);
+      const Batch batch = RandomBatch(config, 1, kTinyLength, 1);
       model.Forward(ctx, batch);
       model.Backward(ctx, batch,
                      {.grad_scale = scale,
@@ -296,8 +163,8 @@ TEST(LayoutTraining, OneRanksInfinityStopsTheUpdateOnAll) {
     dist::RunThreadRanks(4, [&](std::unique_ptr<dist::Communicator> world) {
       const bool culprit = world->rank() == 2;
       dist::Mesh mesh(std::move(world), 2);
-      model::GptNeox model(ConfigFromText(kModel),
-                           OptionsFor({.tensor = 2, .data = 2, .zero = zero}, DType::kFloat32),
+      model::GptNeox model(ConfigFromText(kTinyModel),
+                           TinyOptions({.tensor = 2, .data = 2, .zero = zero}, DType::kFloat32),
                            mesh);
       kernels::Context ctx{.num_threads = 1, .scratch = &model.scratch()};
       AdamW optimizer({.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1}, model, mesh, zero,
@@ -322,7 +189,7 @@ void ExpectDocumentedBytes(const TrainSettings& settings, int data_ranks) {
   dist::RunThreadRanks(tensor * data_ranks, [&](std::unique_ptr<dist::Communicator> world) {
     dist::Mesh mesh(std::move(world), tensor);
     model::ModelOptions options = ModelOptionsOf(settings, data_ranks);
-    options.sequence_chunk_rows = kChunkRows;
+    options.sequence_chunk_rows = kTinyChunkRows;
     model::GptNeox model(settings.model, options, mesh);
     kernels::Context ctx{.num_threads = 1, .scratch = &model.scratch()};
     AdamW optimizer(settings.optimizer, model, mesh, settings.parallel.zero_stage,
@@ -338,7 +205,7 @@ void ExpectDocumentedBytes(const TrainSettings& settings, int data_ranks) {
     const int64_t count = settings.batch.global / (settings.batch.micro * data_ranks);
     mesh.data().AllReduce(ctx, number, dist::ReduceOp::kSum, "targets").Wait();
     for (int64_t i = 0; i < count; ++i) {
-      const Batch batch = RandomBatch(settings.model, settings.batch.micro, kLength, 3);
+      const Batch batch = RandomBatch(settings.model, settings.batch.micro, kTinyLength, 3);
       model.Forward(ctx, batch, optimizer.weights_needed(ctx));
       const auto gradients = optimizer.MicroBatch(ctx, i, count);
       model.Backward(ctx, batch,
@@ -365,8 +232,8 @@ TEST(LayoutTraining, SendsTheDocumentedBytes) {
     for (const Layout& layout : Layouts()) {
       SCOPED_TRACE(Name(layout) + " " + variant);
       TrainSettings settings;
-      settings.model = ConfigFromText(std::string(kModel) + variant);
-      settings.data.sequence_length = kLength;
+      settings.model = ConfigFromText(std::string(kTinyModel) + variant);
+      settings.data.sequence_length = kTinyLength;
       settings.batch = {.global = 2 * layout.data * layout.accumulation, .micro = 2};
       settings.optimizer = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8};
       settings.precision = layout.data == 2 ? Precision::kBf16 : Precision::kFp32;

@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/integer.h"
 #include "data/tokenizer/tokenizer.h"
+#include "kernels/device.h"
 #include "kernels/gemm_peak.h"
 #include "tools/sepia/byte_size.h"
 #include "tools/sepia/command.h"
@@ -119,8 +120,11 @@ class Check {
     for (const std::string& deviation : config_.deviations) Print("", "departs: " + deviation);
     for (const std::string& warning : config_.warnings) warnings_.push_back(warning);
     if (s_.device == Device::kCuda) {
-      warnings_.push_back(
-          "device: CUDA is not part of this build; training needs --set device=CPU");
+      try {
+        kernels::OpenDevice(s_.device);
+      } catch (const Error& error) {
+        warnings_.push_back(error.what());
+      }
     }
     if (s_.precision == trainer::Precision::kFp16 && s_.device == Device::kCpu) {
       warnings_.push_back("precision: FP16 is emulated on the CPU; BF16 or FP32 are faster there");

@@ -25,6 +25,7 @@ struct DoctorOptions {
   std::string directory = ".";
   int tensor = 1;
   bool quick = false;
+  std::string device = "CPU";
 };
 
 // Collective. Rank 0 prints.
@@ -56,8 +57,9 @@ class Doctor {
     const auto own = static_cast<size_t>(world().rank());
     const auto first = std::find(nodes.begin(), nodes.end(), nodes[own]) - nodes.begin();
     const bool speaks = static_cast<size_t>(first) == own;
+    const Device device = options_.device == "CUDA" ? Device::kCuda : Device::kCpu;
     const std::vector<std::string> texts = dist::GatherTexts(
-        world(), Encode(speaks ? CheckMachine(options_.directory) : std::vector<Finding>()),
+        world(), Encode(speaks ? CheckMachine(options_.directory, device) : std::vector<Finding>()),
         "doctor.machines");
     for (size_t r = 0; r < texts.size(); ++r) {
       for (Finding finding : DecodeFindings(texts[r])) {
@@ -110,6 +112,9 @@ void AddDoctorCommand(CLI::App& app) {
   command->add_option("--tensor", options->tensor, "under mpirun: size of a tensor group")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
+  command->add_option("--device", options->device, "the device that runs will ask for: CPU or CUDA")
+      ->check(CLI::IsMember({"CPU", "CUDA"}))
+      ->capture_default_str();
   command->add_flag("--quick", options->quick, "leave out the measurements of speed");
   command->footer(
       "Exit code 0: fit; 78: not, with the remedy beside each BAD line. A note costs speed only.\n"

@@ -6,10 +6,13 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/buffer.h"
+#include "base/device_memory.h"
 #include "base/integer.h"
 #include "base/log.h"
 #include "data/indexed_dataset.h"
 #include "dist/agreement.h"
+#include "kernels/elementwise.h"
 #include "tools/sepia/command.h"
 #include "tools/sepia/loaded_model.h"
 #include "tools/sepia/ranks.h"
@@ -93,19 +96,21 @@ struct Sums {
 Sums SumLosses(const Windows& windows, int64_t batch_size, LoadedModel& loaded) {
   dist::Communicator& data = loaded.mesh().data();
   Sums sums;
+  const OwnedTensor loss(DType::kFloat64, {1}, loaded.ctx().device);
+  kernels::Zero(loaded.ctx(), loss);
   int64_t k = 0;
   for (int64_t number = 0; k < windows.count(); ++number) {
     const int64_t rows = RowsOfBatch(windows, k, batch_size);
     if (number % data.size() == data.rank()) {
       const Batch batch = ReadBatch(windows, loaded.model(), k, rows);
       loaded.model().Forward(loaded.ctx(), batch);
-      loaded.model().Loss(loaded.ctx(), batch, TensorView(&sums.loss, DType::kFloat64, {1}),
-                          GradMode::kAccumulate);
+      loaded.model().Loss(loaded.ctx(), batch, loss, GradMode::kAccumulate);
       sums.targets += static_cast<double>(batch.num_targets());
     }
     k += rows;
     LogDebug("{} of {} windows", k, windows.count());
   }
+  sums.loss = ReadScalar<double>(loss);
   data.AllReduce(loaded.ctx(), TensorView(&sums.loss, DType::kFloat64, {1}), dist::ReduceOp::kSum,
                  "loss")
       .Wait();

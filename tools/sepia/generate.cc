@@ -61,6 +61,10 @@ data::Tokenizer LoadTokenizer(const GenerateCommandOptions& options, const Opene
 void RunGenerate(const GenerateCommandOptions& options) {
   std::unique_ptr<dist::Communicator> world = JoinWorld();
   const OpenedModel opened = OpenedModel::OpenOn(*world, options.source);
+  dist::Agree(*world, [&] {
+    if (opened.settings().device == Device::kCpu) return;
+    throw UserError("generation runs on the host so far; use --set device=CPU");
+  });
   const auto tokenizer = dist::Agreed(*world, [&] { return LoadTokenizer(options, opened); });
   const auto prompt = dist::Agreed(*world, [&] { return PromptTokens(options.prompt, tokenizer); });
   model::GenerateOptions generate;

@@ -7,8 +7,8 @@
 #include "base/buffer.h"
 #include "base/log.h"
 #include "dist/agreement.h"
+#include "dist/device_world.h"
 #include "tools/sepia/set_option.h"
-#include "trainer/machine.h"
 #include "trainer/memory_plan.h"
 
 namespace sepia::tools {
@@ -69,7 +69,6 @@ OpenedModel::OpenedModel(const ModelSourceOptions& options)
     : config(trainer::LoadModelSourceConfig(options.model, options.overrides)),
       source(checkpoint::OpenModelSource(options.model)) {
   RefuseTrainingSettings(config);
-  trainer::RequireDevice(settings().device);
   for (const std::string& warning : config.warnings) LogWarn("{}", warning);
 }
 
@@ -77,7 +76,9 @@ int OpenedModel::num_threads() const { return trainer::NumThreads(settings()); }
 
 LoadedModel::LoadedModel(const OpenedModel& opened, const LoadedModelSize& size,
                          std::unique_ptr<dist::Communicator> world)
-    : mesh_(std::move(world), opened.settings().parallel.tensor), watchdog_(mesh_.world()) {
+    : mesh_(dist::OpenDeviceWorld(std::move(world), opened.settings().device),
+            opened.settings().parallel.tensor),
+      watchdog_(mesh_.world()) {
   const model::ModelConfig& config = opened.model_config();
   dist::Agree(mesh_.world(), [&] {
     if (size.seq_length <= config.max_positions) return;
@@ -95,9 +96,13 @@ LoadedModel::LoadedModel(const OpenedModel& opened, const LoadedModelSize& size,
                           .recompute = opened.settings().recompute,
                           .sequence = opened.settings().parallel.sequence,
                           .rotary_tables = opened.settings().rotary_tables,
-                          .num_threads = opened.num_threads()},
+                          .num_threads = opened.num_threads(),
+                          .device = opened.settings().device},
       mesh_);
-  ctx_ = {.num_threads = opened.num_threads(), .scratch = &model_->scratch()};
+  ctx_ = {.device = opened.settings().device,
+          .num_threads = opened.num_threads(),
+          .scratch = &model_->scratch(),
+          .allow_fallback = opened.settings().allow_fallback};
   dist::Agree(mesh_.world(), [&] { LoadWeights(*opened.source, ctx_, mesh_.tensor(), *model_); });
 }
 

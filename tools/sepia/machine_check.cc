@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "kernels/context.h"
+#include "kernels/device.h"
 #include "kernels/linear.h"
 #include "kernels/sep_attention.h"
 #include "trainer/log_line.h"
@@ -45,6 +46,15 @@ void CheckProcessor(const MachineFacts& machine, std::vector<Finding>* findings)
                               kernels::LinearBackendName(DType::kBFloat16))));
 }
 
+Finding CheckDevice(Device device) {
+  try {
+    kernels::OpenDevice(device);
+    return Good("device", kernels::DeviceName(device));
+  } catch (const Error& error) {
+    return {Verdict::kBad, "device", error.what()};
+  }
+}
+
 Finding CheckMemory(const MachineFacts& machine) {
   std::string text = fmt::format("{} RAM, {} available", FormatBytes(machine.physical_bytes),
                                  FormatBytes(machine.available_bytes));
@@ -78,10 +88,11 @@ Finding CheckDisk(const std::string& directory) {
 
 }  // namespace
 
-std::vector<Finding> CheckMachine(const std::string& directory) {
+std::vector<Finding> CheckMachine(const std::string& directory, Device device) {
   const MachineFacts machine = trainer::ReadMachine();
   std::vector<Finding> findings;
   CheckProcessor(machine, &findings);
+  if (device != Device::kCpu) findings.push_back(CheckDevice(device));
   findings.push_back(CheckMemory(machine));
   if (!machine.huge_pages.empty()) findings.push_back(CheckHugePages(machine.huge_pages));
   findings.push_back(CheckDisk(directory));

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "base/tensor.h"
+
 namespace sepia::tools {
 
 enum class Verdict : uint8_t { kGood, kNote, kBad };
@@ -15,8 +17,8 @@ struct Finding {
   std::string text;  // with the remedy, where one is needed
 };
 
-// Processor, memory, disk of `directory`. Does not throw.
-std::vector<Finding> CheckMachine(const std::string& directory);
+// Processor, `device`, memory, disk of `directory`. Opens the device. Does not throw.
+std::vector<Finding> CheckMachine(const std::string& directory, Device device);
 
 // Threads of a process that works alone on its machine.
 Finding CheckThreads();

@@ -6,10 +6,12 @@
 #include <vector>
 
 #include "base/buffer.h"
+#include "base/device_memory.h"
 #include "base/log.h"
 #include "checkpoint/safetensors.h"
 #include "dist/agreement.h"
-#include "kernels/elementwise.h"
+#include "kernels/device.h"
+#include "kernels/sep_attention.h"
 #include "model/gather.h"
 #include "tools/sepia/command.h"
 #include "tools/sepia/loaded_model.h"
@@ -108,27 +110,34 @@ class Probe {
   // [B, T, V]: each rank's rows, zero elsewhere, added up.
   OwnedTensor Logits() {
     const int64_t vocab_size = model_.config().vocab_size;
+    const OwnedTensor own(DType::kFloat32, {rows_.batch_size, whole_.seq_length, vocab_size},
+                          loaded_.ctx().device);
+    model_.Logits(loaded_.ctx(), rows_, own);
     OwnedTensor logits(DType::kFloat32, {whole_.batch_size, whole_.seq_length, vocab_size});
-    kernels::Zero(loaded_.ctx(), logits);
-    model_.Logits(loaded_.ctx(), rows_, logits.view().Rows(begin_, rows_.batch_size));
+    CopyTensor(own, logits.view().Rows(begin_, rows_.batch_size));
     data_.AllReduce(loaded_.ctx(), logits, dist::ReduceOp::kSum, "logits").Wait();
     return logits;
   }
 
   // Sum of losses; leaves the gradients of their mean, times loss_scale, in the model.
   double Backward(float loss_scale) {
-    double loss_sum = 0;
-    const TensorView loss(&loss_sum, DType::kFloat64, {1});
-    const float grad_scale = loss_scale / static_cast<float>(whole_.num_targets());
+    const Device device = loaded_.ctx().device;
+    const OwnedTensor loss(DType::kFloat64, {1}, device);
+    const OwnedTensor grad_scale(DType::kFloat32, {1}, device);
+    WriteScalar(grad_scale, loss_scale / static_cast<float>(whole_.num_targets()));
     model_.Backward(loaded_.ctx(), rows_,
-                    {.grad_scale = ConstTensorView(&grad_scale, DType::kFloat32, {1}),
+                    {.grad_scale = grad_scale,
                      .loss_sum = loss,
                      .loss_mode = GradMode::kOverwrite,
                      .grad_mode = GradMode::kOverwrite});
     model_.SumPartialGradients(loaded_.ctx());
     data_.AllReduce(loaded_.ctx(), model_.grads(), dist::ReduceOp::kSum, "gradients").Wait();
-    data_.AllReduce(loaded_.ctx(), loss, dist::ReduceOp::kSum, "loss").Wait();
-    return loss_sum;
+    auto sum = ReadScalar<double>(loss);
+    data_
+        .AllReduce(loaded_.ctx(), TensorView(&sum, DType::kFloat64, {1}), dist::ReduceOp::kSum,
+                   "loss")
+        .Wait();
+    return sum;
   }
 
  private:
@@ -140,6 +149,12 @@ class Probe {
   Batch rows_;
 };
 
+// "on NVIDIA ...; ", or nothing on the host.
+std::string DescribeDevice(Device device) {
+  const std::string name = kernels::DeviceName(device);
+  return name.empty() ? name : "on " + name + "; ";
+}
+
 void RunProbe(const ProbeOptions& options) {
   std::unique_ptr<dist::Communicator> world = JoinWorld();
   const OpenedModel opened = OpenedModel::OpenOn(*world, options.source);
@@ -148,6 +163,9 @@ void RunProbe(const ProbeOptions& options) {
   LoadedModel loaded(
       opened, {.batch_size = batch.batch_size, .seq_length = batch.seq_length, .gradients = true},
       std::move(world));
+  LogInfo("{}attention by {} in every layer", DescribeDevice(loaded.ctx().device),
+          kernels::SepAttentionKernelName(loaded.ctx(), opened.settings().compute_dtype(),
+                                          opened.model_config().head_dim()));
   Probe probe(loaded, batch);
   const OwnedTensor logits = probe.Logits();
 
@@ -158,7 +176,6 @@ void RunProbe(const ProbeOptions& options) {
   const double loss_sum = probe.Backward(loss_scale);
   auto loss = static_cast<float>(loss_sum / static_cast<double>(batch.num_targets()));
   model::GptNeox& model = loaded.model();
-  for (float& gradient : model.grads().span<float>()) gradient /= loss_scale;
 
   std::vector<checkpoint::SafetensorsTensor> tensors = {
       {"logits", logits.view()}, {"loss", TensorView(&loss, DType::kFloat32, {1})}};
@@ -166,6 +183,7 @@ void RunProbe(const ProbeOptions& options) {
   int number = 0;
   for (const model::ParamSpec& spec : model.parameters().specs()) {
     gradients.push_back(GatherWhole(loaded.ctx(), loaded.mesh(), spec, model.grad(number++)));
+    for (float& gradient : gradients.back().view().span<float>()) gradient /= loss_scale;
     tensors.push_back({"grad." + spec.hf_name, gradients.back().view()});
   }
   dist::Agree(loaded.mesh().world(), [&] {

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/sha256.h"
 #include "dist/agreement.h"
+#include "dist/device_world.h"
 #include "dist/mesh.h"
 #include "dist/watchdog.h"
 #include "tools/sepia/command.h"
@@ -15,7 +16,6 @@
 #include "trainer/duration.h"
 #include "trainer/handshake.h"
 #include "trainer/log_line.h"
-#include "trainer/machine.h"
 #include "trainer/memory_plan.h"
 #include "trainer/trainer.h"
 #include "trainer/training_data.h"
@@ -59,7 +59,6 @@ ExitCode TrainOnRanks(const TrainCommand& command, std::unique_ptr<dist::Communi
   trainer::LoadedConfig config = dist::Agreed(*world, [&] {
     trainer::LoadedConfig loaded =
         trainer::LoadConfig(command.config, command.overrides, {.ranks = world->size()});
-    trainer::RequireDevice(loaded.settings.device);
     return loaded;
   });
   dist::RequireSame(*world, {.what = "the resolved config (its SHA-256)",
@@ -68,6 +67,7 @@ ExitCode TrainOnRanks(const TrainCommand& command, std::unique_ptr<dist::Communi
   if (world->rank() == 0) {
     for (const std::string& warning : config.warnings) LogWarn("{}", warning);
   }
+  world = dist::OpenDeviceWorld(std::move(world), config.settings.device);
   dist::Mesh mesh(std::move(world), config.settings.parallel.tensor);
   if (command.dry_run) {
     DryRun(config, mesh);

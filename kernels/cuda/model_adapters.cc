@@ -1,0 +1,275 @@
+// Matrix products, embedding, rotary embedding, attention and the LM head: from tensors to device
+// pointers.
+#include <algorithm>
+#include <memory>
+#include <mutex>
+
+#include "kernels/cuda/dense_ops.h"
+#include "kernels/cuda/model_ops.h"
+#include "kernels/cuda/ops.h"
+#include "kernels/cuda/runtime.h"
+#include "kernels/cuda/sep_attention.h"
+
+namespace sepia::kernels::cuda {
+namespace {
+
+bool Adds(GradMode mode) { return mode == GradMode::kAccumulate; }
+
+MatrixOperand Operand(const ConstTensorView& matrix, bool transposed = false) {
+  return {.data = Data(matrix), .stride = matrix.dim(1), .transposed = transposed};
+}
+
+// y [M, N] (+)= x [M, K] w [N, K]^T (+ bias).
+void MultiplyByWeight(const ConstTensorView& x, const ConstTensorView& w,
+                      const ConstTensorView& bias, const TensorView& y, GradMode mode) {
+  Runtime::Get().Multiply({.dtype = x.dtype(),
+                           .out_dtype = y.dtype(),
+                           .m = x.dim(0),
+                           .n = w.dim(0),
+                           .k = x.dim(1),
+                           .a = Operand(x),
+                           .b = Operand(w, /*transposed=*/true),
+                           .out = Data(y),
+                           .out_stride = y.dim(1),
+                           .accumulate = Adds(mode),
+                           .epilogue = bias.empty() ? Epilogue::kNone : Epilogue::kBias,
+                           .bias = Data(bias)});
+}
+
+// dx [M, K] (+)= dy [M, N] w [N, K]; dw [N, K] (+)= dy^T x [M, K]. `dy` may have longer rows.
+struct WeightGradients {
+  ConstTensorView x, w;
+  MatrixOperand dy;
+  TensorView dx;  // or empty
+  GradMode dx_mode;
+  TensorView dw;  // or empty
+  GradMode dw_mode;
+};
+
+void MultiplyBackward(const WeightGradients& g) {
+  const int64_t m = g.x.dim(0), k = g.x.dim(1), n = g.w.dim(0);
+  if (m == 0) {  // sums of nothing
+    if (!g.dw.empty() && !Adds(g.dw_mode)) FillBytes(g.dw, 0);
+    return;
+  }
+  const DType dtype = g.x.dtype();
+  if (!g.dx.empty()) {
+    Runtime::Get().Multiply({.dtype = dtype,
+                             .out_dtype = dtype,
+                             .m = m,
+                             .n = k,
+                             .k = n,
+                             .a = g.dy,
+                             .b = Operand(g.w),
+                             .out = Data(g.dx),
+                             .out_stride = k,
+                             .accumulate = Adds(g.dx_mode)});
+  }
+  if (g.dw.empty()) return;
+  MatrixOperand dy = g.dy;
+  dy.transposed = true;
+  Runtime::Get().Multiply({.dtype = dtype,
+                           .out_dtype = DType::kFloat32,
+                           .m = n,
+                           .n = k,
+                           .k = m,
+                           .a = dy,
+                           .b = Operand(g.x),
+                           .out = Data(g.dw),
+                           .out_stride = k,
+                           .accumulate = Adds(g.dw_mode)});
+}
+
+}  // namespace
+
+void LinearForward(Context&, const LinearForwardArgs& args) {
+  MultiplyByWeight(args.x, args.weight.canonical, args.bias, args.y, args.mode);
+}
+
+void LinearBackward(Context& ctx, const LinearBackwardArgs& args) {
+  const int64_t m = args.dy.dim(0), n = args.dy.dim(1);
+  MultiplyBackward({.x = args.x,
+                    .w = args.weight.canonical,
+                    .dy = Operand(args.dy),
+                    .dx = args.dx,
+                    .dx_mode = args.dx_mode,
+                    .dw = args.dweight,
+                    .dw_mode = args.grad_mode});
+  if (args.dbias.empty()) return;
+  DeviceScratch scratch(ctx);
+  SumColumns(MainStream(),
+             {.dtype = args.dy.dtype(),
+              .rows = m,
+              .columns = n,
+              .x = Data(args.dy),
+              .sums = {Data<float>(args.dbias), nullptr},
+              .add = Adds(args.grad_mode),
+              .scratch = scratch.Take<float>("column sums", ColumnSumScratchBytes(m, n))});
+}
+
+void EmbeddingForward(Context&, const EmbeddingForwardArgs& args) {
+  const int64_t rows = args.table.dim(0);
+  EmbeddingForward(MainStream(), EmbeddingParams{.dtype = args.table.dtype(),
+                                                 .places = args.tokens.num_elements(),
+                                                 .columns = args.table.dim(1),
+                                                 .first = args.vocabulary.first(rows),
+                                                 .vocab_rows = rows,
+                                                 .tokens = Data<int32_t>(args.tokens),
+                                                 .table = Data(args.table),
+                                                 .y = Data(args.y)});
+}
+
+void EmbeddingBackward(Context& ctx, const EmbeddingBackwardArgs& args) {
+  const int64_t rows = args.dtable.dim(0), places = args.tokens.num_elements();
+  DeviceScratch scratch(ctx);
+  const auto keys = [&] {
+    return scratch.Take<uint64_t>("sorted places", static_cast<size_t>(places) * sizeof(uint64_t));
+  };
+  EmbeddingParams params = {.dtype = args.dy.dtype(),
+                            .places = places,
+                            .columns = args.dtable.dim(1),
+                            .first = args.vocabulary.first(rows),
+                            .vocab_rows = rows,
+                            .tokens = Data<int32_t>(args.tokens),
+                            .table = nullptr,
+                            .y = nullptr,
+                            .dy = Data(args.dy),
+                            .dtable = Data<float>(args.dtable),
+                            .add = Adds(args.grad_mode)};
+  for (uint64_t*& part : params.keys) part = keys();
+  EmbeddingBackward(MainStream(), params);
+}
+
+namespace {
+
+void Rotate(const RotaryArgs& args, bool backward) {
+  const TensorView& qkv = args.qkv;
+  Rotate(MainStream(), RotaryParams{.dtype = qkv.dtype(),
+                                    .rows = qkv.dim(0) * qkv.dim(1),
+                                    .seq_length = qkv.dim(1),
+                                    .num_heads = qkv.dim(2),
+                                    .head_dim = qkv.dim(4),
+                                    .half = args.cos.dim(1),
+                                    .qkv = Data(qkv),
+                                    .cos = Data<float>(args.cos),
+                                    .sin = Data<float>(args.sin),
+                                    .backward = backward});
+}
+
+// The index on the device: the first layer of a batch uploads it for all.
+const DeviceAttentionIndex& OnDevice(const AttentionIndex* index, const TensorView& like) {
+  const AttentionIndex& host =
+      index != nullptr ? *index : Runtime::Get().EmptyIndex(like.dim(0), like.dim(1));
+  static std::mutex mutex;  // ranks that are threads share the empty index
+  const std::lock_guard lock(mutex);
+  if (host.device_copy() == nullptr) {
+    host.device_copy() = std::make_shared<const DeviceAttentionIndex>(MainStream(), host);
+  }
+  return *static_cast<const DeviceAttentionIndex*>(host.device_copy().get());
+}
+
+SepAttention PlanAttention(const Context& ctx, const ConstTensorView& qkv,
+                           const AttentionIndex* index, int64_t window, const TensorView& like) {
+  return SepAttention({.dtype = qkv.dtype(),
+                       .batch_size = qkv.dim(0),
+                       .seq_length = qkv.dim(1),
+                       .num_heads = qkv.dim(2),
+                       .head_dim = qkv.dim(4),
+                       .window = window},
+                      OnDevice(index, like), ctx.allow_fallback);
+}
+
+}  // namespace
+
+void RotaryForward(Context&, const RotaryArgs& args) { Rotate(args, false); }
+void RotaryBackward(Context&, const RotaryArgs& args) { Rotate(args, true); }
+
+void SepAttentionForward(Context& ctx, const SepAttentionForwardArgs& args) {
+  const SepAttention attention = PlanAttention(ctx, args.qkv, args.index, args.window, args.out);
+  DeviceScratch scratch(ctx);
+  attention.Forward(MainStream(),
+                    {.qkv = Data(args.qkv), .out = Data(args.out), .lse = Data<float>(args.lse)},
+                    scratch.Take("attention", attention.ScratchBytes()));
+}
+
+void SepAttentionBackward(Context& ctx, const SepAttentionBackwardArgs& args) {
+  const SepAttention attention = PlanAttention(ctx, args.qkv, args.index, args.window, args.dqkv);
+  DeviceScratch scratch(ctx);
+  attention.Backward(MainStream(),
+                     {.qkv = Data(args.qkv),
+                      // Read, not written, by the backward pass.
+                      .out = const_cast<void*>(Data(args.out)),
+                      .lse = const_cast<float*>(Data<float>(args.lse)),
+                      .dout = Data(args.dout),
+                      .dqkv = Data(args.dqkv)},
+                     scratch.Take("attention", attention.ScratchBytes()));
+}
+
+std::string SepAttentionKernelName(DType dtype, int64_t head_dim, bool allow_fallback) {
+  return SepAttention::NameOfKernel(dtype, head_dim, allow_fallback);
+}
+
+void LmHeadLogits(Context&, const LmHeadLogitsArgs& args) {
+  MultiplyByWeight(args.x, args.weight.canonical, {}, args.logits, GradMode::kOverwrite);
+}
+
+void LmHeadLoss(Context& ctx, const LmHeadLossArgs& args) {
+  const int64_t m = args.x.dim(0), v = args.weight.canonical.dim(0);
+  const int64_t most = LmHeadChunkRows(m, args.x.dim(1));
+  const int parts = args.vocabulary.num_parts;
+  constexpr int64_t kStatistics = sizeof(RowStatistics) / sizeof(double);
+  ScratchScope scratch(*ctx.scratch);
+  const TensorView logits = scratch.Allocate("lm_head.logits", DType::kFloat32, {most, v});
+  const TensorView own = scratch.Allocate("lm_head.own", DType::kFloat64, {most, kStatistics});
+  const TensorView all =
+      scratch.Allocate("lm_head.all", DType::kFloat64, {parts, most, kStatistics});
+  const TensorView losses = scratch.Allocate("lm_head.losses", DType::kFloat64, {most});
+
+  bool add_loss = Adds(args.loss_mode);
+  GradMode mode = args.grad_mode;
+  for (int64_t begin = 0; begin < m; begin += most) {
+    const int64_t rows = std::min(most, m - begin);
+    const ConstTensorView x = args.x.Rows(begin, rows);
+    const ConstTensorView mask =
+        args.loss_mask.empty() ? args.loss_mask : ConstTensorView(args.loss_mask.Rows(begin, rows));
+    MultiplyByWeight(x, args.weight.canonical, {}, logits.Rows(0, rows), GradMode::kOverwrite);
+    SoftmaxLossParams params = {
+        .dtype = x.dtype(),
+        .rows = rows,
+        .columns = v,
+        .logits = Data<float>(logits),
+        .targets = Data<int32_t>(ConstTensorView(args.targets.Rows(begin, rows))),
+        .loss_mask = Data<uint8_t>(mask),
+        .first = args.vocabulary.first(v),
+        .own = Data<RowStatistics>(own),
+        .all = Data<RowStatistics>(own),
+        .num_parts = parts,
+        .losses = Data<double>(losses),
+        .grad_scale = Data<float>(args.grad_scale)};
+    RowStatisticsOf(MainStream(), params);
+    if (parts > 1) {
+      params.all = Data<RowStatistics>(all);
+      args.gather_statistics(
+          TensorView(own.Rows(0, rows)),
+          TensorView(all.raw(), DType::kFloat64, {parts, rows, kStatistics}, all.device()));
+    }
+    SoftmaxLoss(MainStream(), params);
+    SumLosses(MainStream(), params.losses, rows, Data<double>(args.loss_sum), add_loss);
+    add_loss = true;
+    if (args.dx.empty()) continue;
+    const int64_t elements_a_float = static_cast<int64_t>(sizeof(float)) / DTypeSize(x.dtype());
+    MultiplyBackward({.x = x,
+                      .w = args.weight.canonical,
+                      .dy = {.data = params.logits, .stride = v * elements_a_float},
+                      .dx = args.dx.Rows(begin, rows),
+                      .dx_mode = GradMode::kOverwrite,
+                      .dw = args.dweight,
+                      .dw_mode = mode});
+    mode = GradMode::kAccumulate;
+  }
+  if (m > 0) return;
+  if (!add_loss) FillBytes(args.loss_sum, 0);
+  if (!args.dx.empty() && !Adds(args.grad_mode)) FillBytes(args.dweight, 0);
+}
+
+}  // namespace sepia::kernels::cuda

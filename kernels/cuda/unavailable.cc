@@ -1,0 +1,46 @@
+// In place of the cuda backend in builds without it. OpenDevice says so before any op can run.
+#include "base/error.h"
+#include "kernels/cuda/ops.h"
+#include "kernels/device.h"
+
+namespace sepia::kernels::cuda {
+namespace {
+
+[[noreturn]] void Refuse() {
+  throw UserError(ExitCode::kEnvironment,
+                  "device: CUDA is not part of this build (cmake -DSEPIA_CUDA=ON); use --set "
+                  "device=CPU");
+}
+
+}  // namespace
+
+void OpenDevice(int) { Refuse(); }
+void Synchronize() { Refuse(); }
+std::string DeviceName() { Refuse(); }
+Stream& MainStream() { Refuse(); }
+
+void AddBiasResidualForward(Context&, const AddBiasResidualArgs&) { Refuse(); }
+void AddBiasResidualBackward(Context&, const AddBiasResidualBackwardArgs&) { Refuse(); }
+void Add(Context&, const AddArgs&) { Refuse(); }
+void Cast(Context&, const ConstTensorView&, const TensorView&) { Refuse(); }
+void Zero(Context&, const TensorView&) { Refuse(); }
+void EmbeddingForward(Context&, const EmbeddingForwardArgs&) { Refuse(); }
+void EmbeddingBackward(Context&, const EmbeddingBackwardArgs&) { Refuse(); }
+void BiasGeluForward(Context&, const BiasGeluForwardArgs&) { Refuse(); }
+void BiasGeluBackward(Context&, const BiasGeluBackwardArgs&) { Refuse(); }
+void LayerNormForward(Context&, const LayerNormForwardArgs&) { Refuse(); }
+void LayerNormBackward(Context&, const LayerNormBackwardArgs&) { Refuse(); }
+void LinearForward(Context&, const LinearForwardArgs&) { Refuse(); }
+void LinearBackward(Context&, const LinearBackwardArgs&) { Refuse(); }
+void LmHeadLoss(Context&, const LmHeadLossArgs&) { Refuse(); }
+void LmHeadLogits(Context&, const LmHeadLogitsArgs&) { Refuse(); }
+void SquaredNorm(Context&, const SquaredNormArgs&) { Refuse(); }
+void ClipFactor(Context&, const ClipFactorArgs&) { Refuse(); }
+void AdamWUpdate(Context&, const AdamWArgs&) { Refuse(); }
+void RotaryForward(Context&, const RotaryArgs&) { Refuse(); }
+void RotaryBackward(Context&, const RotaryArgs&) { Refuse(); }
+void SepAttentionForward(Context&, const SepAttentionForwardArgs&) { Refuse(); }
+void SepAttentionBackward(Context&, const SepAttentionBackwardArgs&) { Refuse(); }
+std::string SepAttentionKernelName(DType, int64_t, bool) { Refuse(); }
+
+}  // namespace sepia::kernels::cuda
