@@ -1,0 +1,76 @@
+// Training on the cuda backend follows the cpu backend's curve.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+
+#include <gtest/gtest.h>
+
+#include "tests/trainer/tiny_training.h"
+
+namespace sepia::testing {
+namespace {
+
+constexpr double kNumLayers = 2;
+
+// Relative error of one run's gradients (by L2): about 24 roundings a layer, evenly spread, and 2
+// for what backward amplifies; in FP32 sums of hundreds of products round as well. See
+// tests/model/parity_test.cc. Two runs differ by both of theirs.
+double GradientError(DType dtype) {
+  const double unit_roundoff = dtype == DType::kBFloat16 ? 0x1p-8 : 8 * 0x1p-24;
+  return std::sqrt(2.0) * 2 * unit_roundoff * std::sqrt(24 * kNumLayers / 3);
+}
+
+// Errors of share e in the gradients change Adam's moves, of at most about lr an element, by the
+// same share and in no direction of their own: a step changes the loss by sum(g_i lr e_i), of
+// standard deviation lr e |g|. Steps add up in quadrature; four deviations, beside the loss's own
+// rounding.
+void ExpectCurvesAgree(const TrainingCurve& actual, const TrainingCurve& expected, DType dtype) {
+  EXPECT_TRUE(actual.first_weights == expected.first_weights);  // bit for bit
+  const double error = GradientError(dtype);
+  const double of_loss = error * expected.losses[0] / std::sqrt(static_cast<double>(kTinyTokens));
+  double squares = 0, worst = 0, largest = 0;
+  for (size_t step = 0; step < expected.losses.size(); ++step) {
+    const double bound = of_loss + 4 * kTinyLearningRate * error * std::sqrt(squares);
+    const double difference = std::abs(actual.losses[step] - expected.losses[step]);
+    EXPECT_LE(difference, bound) << "step " << step;
+    worst = std::max(worst, difference / bound);
+    largest = std::max(largest, difference);
+    squares += expected.grad_norms[step] * expected.grad_norms[step];
+  }
+  EXPECT_NEAR(actual.grad_norms[0] / expected.grad_norms[0], 1, error);
+  std::printf("%s: loss %.4f to %.4f in %d steps; largest difference %.1e, %.2f of the bound\n",
+              std::string(DTypeName(dtype)).c_str(), expected.losses.front(),
+              expected.losses.back(), static_cast<int>(expected.losses.size()), largest, worst);
+}
+
+void ExpectTheCurveOfTheCpu(DType dtype, int steps) {
+  const TrainingCurve cpu = TrainTiny({}, steps, dtype);
+  ASSERT_LT(cpu.losses.back(), cpu.losses.front() - 0.1);  // it learns something
+  ExpectCurvesAgree(TrainTiny({.device = Device::kCuda}, steps, dtype), cpu, dtype);
+}
+
+TEST(CudaTraining, TwentyStepsFollowTheCpuInBf16) { ExpectTheCurveOfTheCpu(DType::kBFloat16, 20); }
+// Fewer: the fallback of FP32 attention is slow to emulate.
+TEST(CudaTraining, FiveStepsFollowTheCpuInFp32) { ExpectTheCurveOfTheCpu(DType::kFloat32, 5); }
+
+TEST(CudaTraining, TwoRunsHaveTheSameBits) {
+  const TrainingLayout layout = {.accumulation = 2, .device = Device::kCuda};
+  EXPECT_TRUE(TrainTiny(layout, 3, DType::kBFloat16) == TrainTiny(layout, 3, DType::kBFloat16));
+}
+
+// Over the stand-in of NCCL.
+TEST(CudaTraining, TwoRanksFollowOne) {
+  constexpr int kSteps = 2;
+  const TrainingCurve one = TrainTiny({.device = Device::kCuda}, kSteps);
+  const TrainingLayout layouts[] = {{.tensor = 2, .device = Device::kCuda},
+                                    {.data = 2, .zero = 0, .device = Device::kCuda},
+                                    {.data = 2, .zero = 1, .device = Device::kCuda}};
+  for (const TrainingLayout& layout : layouts) {
+    SCOPED_TRACE(
+        fmt::format("tensor {} x data {}, zero {}", layout.tensor, layout.data, layout.zero));
+    ExpectCurvesAgree(TrainTiny(layout, kSteps), one, DType::kFloat32);
+  }
+}
+
+}  // namespace
+}  // namespace sepia::testing
