@@ -58,6 +58,15 @@ TEST(CudaTraining, TwoRunsHaveTheSameBits) {
   EXPECT_TRUE(TrainTiny(layout, 3, DType::kBFloat16) == TrainTiny(layout, 3, DType::kBFloat16));
 }
 
+// Also where each step writes its gradients over activations that it is done with.
+TEST(CudaTraining, GradientsOverActivationsChangeNoBit) {
+  const auto train = [](bool keep_gradients) {
+    return TrainTiny({.device = Device::kCuda, .keep_gradients = keep_gradients}, 2,
+                     DType::kBFloat16);
+  };
+  EXPECT_TRUE(train(false) == train(true));
+}
+
 // Over the stand-in of NCCL.
 TEST(CudaTraining, TwoRanksFollowOne) {
   constexpr int kSteps = 2;

@@ -42,7 +42,7 @@ model::ModelOptions TinyOptions(const TrainingLayout& layout, DType dtype) {
           .shard_gradients = layout.zero == 2,
           .sequence = layout.sequence,
           .sequence_chunk_rows = kTinyChunkRows,
-          .keep_gradients = layout.accumulation > 1,
+          .keep_gradients = layout.keep_gradients || layout.accumulation > 1,
           .device = layout.device};
 }
 
