@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <deque>
+#include <mutex>
 #include <thread>
 #include <utility>
 
@@ -13,6 +15,7 @@
 #include "base/check.h"
 #include "base/error.h"
 #include "base/integer.h"
+#include "dist/flight_recorder.h"
 #include "dist/nccl_watch.h"
 #include "kernels/cuda/rank_sum.h"
 
@@ -43,11 +46,36 @@ ncclRedOp_t OpOf(ReduceOp op) {
   return op == ReduceOp::kSum ? ncclSum : op == ReduceOp::kMin ? ncclMin : ncclMax;
 }
 
+// What all groups of a rank share.
+struct NcclRank {
+  NcclRank(Communicator& host, Stream& stream, const NcclOptions& how)
+      : compute(stream),
+        options(how),
+        recorder(host.recorder()),
+        watch(how.timeout_seconds, kernels::cuda::UsedDevice(), recorder) {}
+
+  Stream& compute;
+  const NcclOptions options;
+  const std::shared_ptr<FlightRecorder> recorder;  // or null
+  NcclWatch watch;
+  // NCCL's kernels wait for their peers on the GPU, and those of two communicators may each hold
+  // what the other needs: NVIDIA asks for one order on all ranks. So a group's collective runs
+  // behind the last one of any group.
+  std::shared_ptr<Event> last;
+};
+
+// When a collective ran, and when the compute stream had nothing left to do but wait for it.
+struct CollectiveTimes {
+  Event begun, done, asked;
+  bool was_asked = false;
+};
+
 // One NCCL communicator: creation without blocking, its stream, its end.
 class NcclGroup {
  public:
   // `host` has the ranks of the group.
-  NcclGroup(Communicator& host, std::shared_ptr<NcclWatch> watch) : watch_(std::move(watch)) {
+  NcclGroup(Communicator& host, std::shared_ptr<NcclRank> rank)
+      : rank_(std::move(rank)), name_(host.name()) {
     ncclUniqueId id = {};
     if (host.rank() == 0) Require(ncclGetUniqueId(&id), "ncclGetUniqueId");
     kernels::Context ctx;
@@ -61,31 +89,68 @@ class NcclGroup {
     if (result != ncclSuccess && result != ncclInProgress) {
       Require(result, "ncclCommInitRankConfig");
     }
-    watch_->Add(comm_, host.name());
-    watch_->Begin(comm_, "making the group");
+    watch().Add(comm_, name_);
+    watch().Begin(comm_, "making the group");
     Settle(result);
-    MarkEnqueued();
+    auto made = std::make_shared<Event>();
+    made->Record(stream_);
+    watch().Enqueued(comm_, made);
   }
   ~NcclGroup() {
-    if (watch_->Remove(comm_)) ncclCommDestroy(comm_);
+    if (watch().Remove(comm_)) ncclCommDestroy(comm_);
   }
   NcclGroup(const NcclGroup&) = delete;
   NcclGroup& operator=(const NcclGroup&) = delete;
 
-  // Enqueues `work(comm, stream)` behind what `compute` holds now.
+  // Enqueues work() on stream() behind what the compute stream holds now.
   template <typename Work>
-  Pending Start(Stream& compute, std::string_view label, const Work& work) {
-    watch_->Begin(comm_, std::string(label));
+  Pending Start(const char* operation, std::string_view label, int64_t bytes, const Work& work) {
+    int64_t call = 0;
+    if (rank_->recorder != nullptr) {
+      call = rank_->recorder->Asked(name_, ++calls_, operation, label, bytes);
+      rank_->recorder->Started(call);
+    }
+    watch().Begin(comm_, std::string(label), call);
     Event ready;
-    ready.Record(compute);
+    ready.Record(rank_->compute);
     ready.MakeWait(stream_);
+    if (rank_->last != nullptr) rank_->last->MakeWait(stream_);
+    auto times = std::make_shared<CollectiveTimes>();
+    times->begun.Record(stream_);
     work();
-    std::shared_ptr<Event> done = MarkEnqueued();
-    return Pending([done, &compute, watch = watch_] {
-      watch->ThrowIfFailed();
-      done->MakeWait(compute);
+    times->done.Record(stream_);
+    const std::shared_ptr<Event> done(times, &times->done);
+    watch().Enqueued(comm_, done);
+    rank_->last = done;
+    AddUp();
+    {
+      const std::lock_guard lock(times_mutex_);
+      times_.push_back(times);
+    }
+    return Pending([this, times] {
+      watch().ThrowIfFailed();
+      {
+        const std::lock_guard lock(times_mutex_);
+        times->asked.Record(rank_->compute);
+        times->was_asked = true;
+      }
+      times->done.MakeWait(rank_->compute);
     });
   }
+
+  // Adds the time of collectives that are over to the sums.
+  void AddUp() {
+    const std::lock_guard lock(times_mutex_);
+    while (!times_.empty()) {
+      const CollectiveTimes& times = *times_.front();
+      if (!times.was_asked || !times.done.IsDone() || !times.asked.IsDone()) return;
+      busy_seconds_ += 1e-3 * times.done.MillisecondsSince(times.begun);
+      waited_seconds_ += 1e-3 * std::max(0.0f, times.done.MillisecondsSince(times.asked));
+      times_.pop_front();
+    }
+  }
+  double busy_seconds() const { return busy_seconds_; }
+  double waited_seconds() const { return waited_seconds_; }
 
   // Calls between ncclGroupStart and ncclGroupEnd, and waits until NCCL has taken them.
   template <typename Calls>
@@ -109,36 +174,33 @@ class NcclGroup {
   // A call without blocking is done when the communicator says so. The watch ends a hang.
   void Settle(ncclResult_t result) {
     while (result == ncclInProgress) {
-      watch_->ThrowIfFailed();
+      watch().ThrowIfFailed();
       if (ncclCommGetAsyncError(comm_, &result) != ncclSuccess) result = ncclInternalError;
       if (result == ncclInProgress) std::this_thread::yield();
     }
     if (result == ncclSuccess) return;
-    watch_->ThrowIfFailed();
-    watch_->Fail(comm_, ncclGetErrorString(result));
+    watch().ThrowIfFailed();
+    watch().Fail(comm_, ncclGetErrorString(result));
   }
 
-  std::shared_ptr<Event> MarkEnqueued() {
-    auto done = std::make_shared<Event>();
-    done->Record(stream_);
-    watch_->Enqueued(comm_, done);
-    return done;
-  }
+  NcclWatch& watch() { return rank_->watch; }
 
-  std::shared_ptr<NcclWatch> watch_;
+  std::shared_ptr<NcclRank> rank_;
+  const std::string name_;
   Stream stream_;
   ncclComm_t comm_ = nullptr;
+  int64_t calls_ = 0;
+  std::mutex times_mutex_;
+  std::deque<std::shared_ptr<CollectiveTimes>> times_;  // not added up yet, oldest first
+  std::atomic<double> busy_seconds_ = 0, waited_seconds_ = 0;
 };
 
 class NcclCommunicator final : public Communicator {
  public:
-  NcclCommunicator(std::unique_ptr<Communicator> host, Stream& compute, const NcclOptions& options,
-                   std::shared_ptr<NcclWatch> watch)
+  NcclCommunicator(std::unique_ptr<Communicator> host, std::shared_ptr<NcclRank> shared)
       : host_(std::move(host)),
-        compute_(compute),
-        options_(options),
-        watch_(std::move(watch)),
-        group_(*host_, watch_),
+        shared_(std::move(shared)),
+        group_(*host_, shared_),
         rank_(host_->rank()),
         size_(host_->size()) {}
 
@@ -149,7 +211,7 @@ class NcclCommunicator final : public Communicator {
   Pending AllReduce(kernels::Context& ctx, TensorView data, ReduceOp op,
                     std::string_view label) override {
     if (!IsOnDevice(data)) return host_->AllReduce(ctx, data, op, label);
-    return Start(label, [&] {
+    return Start("AllReduce", label, data, [&] {
       if (AddsInRankOrder(data.dtype(), op)) return SumEverywhere(data);
       Count(2 * data.num_bytes() * (size_ - 1) / size_);
       group_.Call([&](ncclComm_t comm, cudaStream_t stream) {
@@ -165,7 +227,7 @@ class NcclCommunicator final : public Communicator {
           "{}: reduce-scatter of {} into {} on {} ranks", label, input.shape(), output.shape(),
           size_);
     if (!IsOnDevice(input)) return host_->ReduceScatter(ctx, input, output, op, label);
-    return Start(label, [&] {
+    return Start("ReduceScatter", label, input, [&] {
       if (AddsInRankOrder(input.dtype(), op)) return SumSlices(input, output);
       Count(input.num_bytes() * (size_ - 1) / size_);
       group_.Call([&](ncclComm_t comm, cudaStream_t stream) {
@@ -180,7 +242,7 @@ class NcclCommunicator final : public Communicator {
     CHECK(input.dtype() == output.dtype() && output.num_elements() == size_ * input.num_elements(),
           "{}: all-gather of {} into {} on {} ranks", label, input.shape(), output.shape(), size_);
     if (!IsOnDevice(input)) return host_->AllGather(ctx, input, output, label);
-    return Start(label, [&] {
+    return Start("AllGather", label, input, [&] {
       Count(input.num_bytes() * (size_ - 1));
       group_.Call([&](ncclComm_t comm, cudaStream_t stream) {
         return ncclAllGather(input.raw(), output.raw(), Bytes(input), ncclUint8, comm, stream);
@@ -192,7 +254,7 @@ class NcclCommunicator final : public Communicator {
                     std::string_view label) override {
     CHECK(root >= 0 && root < size_, "root {} of {}", root, size_);
     if (!IsOnDevice(data)) return host_->Broadcast(ctx, data, root, label);
-    return Start(label, [&] {
+    return Start("Broadcast", label, data, [&] {
       if (rank_ == root) Count(data.num_bytes());
       group_.Call([&](ncclComm_t comm, cudaStream_t stream) {
         return ncclBroadcast(data.raw(), data.raw(), Bytes(data), ncclUint8, root, comm, stream);
@@ -205,17 +267,21 @@ class NcclCommunicator final : public Communicator {
   std::unique_ptr<Communicator> Split(int color, int key, const std::string& name) override {
     auto part = host_->Split(color, key, name);
     if (part->size() == 1) return part;
-    return std::make_unique<NcclCommunicator>(std::move(part), compute_, options_, watch_);
+    return std::make_unique<NcclCommunicator>(std::move(part), shared_);
   }
 
   void Abort(int exit_code) override { host_->Abort(exit_code); }
 
   Traffic traffic() const override {
     Traffic traffic = host_->traffic();
+    group_.AddUp();
     traffic.operations += operations_;
     traffic.bytes_sent += bytes_sent_;
+    traffic.busy_seconds += group_.busy_seconds();
+    traffic.waited_seconds += group_.waited_seconds();
     return traffic;
   }
+  std::shared_ptr<FlightRecorder> recorder() override { return host_->recorder(); }
 
  private:
   static bool IsOnDevice(const ConstTensorView& tensor) { return tensor.device() == Device::kCuda; }
@@ -226,13 +292,14 @@ class NcclCommunicator final : public Communicator {
   bool AddsInRankOrder(DType dtype, ReduceOp op) const {
     if (op != ReduceOp::kSum || !IsFloating(dtype)) return false;
     CHECK(dtype != DType::kFloat64, "no sums of f64 on the device");
-    return options_.sums == DeviceSums::kRankOrder;
+    return shared_->options.sums == DeviceSums::kRankOrder;
   }
 
   template <typename Work>
-  Pending Start(std::string_view label, const Work& work) {
+  Pending Start(const char* operation, std::string_view label, const ConstTensorView& tensor,
+                const Work& work) {
     ++operations_;
-    return group_.Start(compute_, label, work);
+    return group_.Start(operation, label, tensor.num_bytes(), work);
   }
   void Count(int64_t bytes) { bytes_sent_ += bytes; }
 
@@ -270,7 +337,7 @@ class NcclCommunicator final : public Communicator {
     const Slice mine = own(rank_);
     const int64_t bytes = mine.count * DTypeSize(dtype);
     if (staging_.size() < static_cast<size_t>(bytes * size_)) {
-      group_.stream().Synchronize();  // the old one may be in use
+      if (staging_.size() > 0) group_.stream().Synchronize();  // the old one may be in use
       staging_ = DeviceMemory(static_cast<size_t>(bytes * size_));
     }
     auto* staging = staging_.data<std::byte>();
@@ -314,10 +381,8 @@ class NcclCommunicator final : public Communicator {
   }
 
   std::unique_ptr<Communicator> host_;
-  Stream& compute_;
-  const NcclOptions options_;
-  std::shared_ptr<NcclWatch> watch_;
-  NcclGroup group_;
+  std::shared_ptr<NcclRank> shared_;
+  mutable NcclGroup group_;  // traffic() looks which collectives are over
   const int rank_, size_;
   DeviceMemory staging_;
   std::atomic<int64_t> operations_ = 0;
@@ -329,8 +394,8 @@ class NcclCommunicator final : public Communicator {
 std::unique_ptr<Communicator> MakeNcclCommunicator(std::unique_ptr<Communicator> host,
                                                    Stream& compute, const NcclOptions& options) {
   if (host->size() == 1) return host;
-  auto watch = std::make_shared<NcclWatch>(options.timeout_seconds, kernels::cuda::UsedDevice());
-  return std::make_unique<NcclCommunicator>(std::move(host), compute, options, std::move(watch));
+  auto shared = std::make_shared<NcclRank>(*host, compute, options);
+  return std::make_unique<NcclCommunicator>(std::move(host), std::move(shared));
 }
 
 std::string NcclName() {

@@ -28,7 +28,10 @@ struct NcclOptions {
 
 // A communicator of the ranks of `host`. Tensors on the device travel over NCCL, on a stream of the
 // group's own that is ordered with `compute` on both sides: Pending::Wait() makes later work on
-// `compute` wait and returns at once. Host tensors, Barrier and Split use `host`, which also
+// `compute` wait and returns at once. Collectives of groups made by Split run in the order of their
+// calls, one at a time, as on the host. traffic() counts, of those that are over, the time they ran
+// and the time that `compute` stood still for them, by the device's events; the recorder of `host`
+// has them too. Host tensors, Barrier and Split use `host`, which also
 // carries NCCL's unique id. The device in use by the calling thread is this rank's; ranks on one
 // GPU are refused by NCCL. Floating-point sums of f64 on the device are refused.
 //

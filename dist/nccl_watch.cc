@@ -15,8 +15,11 @@ constexpr std::chrono::milliseconds kInterval{20};
 
 }  // namespace
 
-NcclWatch::NcclWatch(double timeout_seconds, int device)
-    : timeout_seconds_(timeout_seconds), device_(device), thread_([this] { Run(); }) {}
+NcclWatch::NcclWatch(double timeout_seconds, int device, std::shared_ptr<FlightRecorder> recorder)
+    : timeout_seconds_(timeout_seconds),
+      device_(device),
+      recorder_(std::move(recorder)),
+      thread_([this] { Run(); }) {}
 
 NcclWatch::~NcclWatch() {
   {
@@ -38,11 +41,11 @@ bool NcclWatch::Remove(ncclComm_t comm) {
   return failure_.empty();
 }
 
-void NcclWatch::Begin(ncclComm_t comm, std::string label) {
+void NcclWatch::Begin(ncclComm_t comm, std::string label, int64_t call) {
   ThrowIfFailed();
   const std::lock_guard lock(mutex_);
   groups_[comm].running.push_back(
-      {.label = std::move(label), .begun = MonotonicSeconds(), .done = nullptr});
+      {.label = std::move(label), .call = call, .begun = MonotonicSeconds(), .done = nullptr});
 }
 
 void NcclWatch::Enqueued(ncclComm_t comm, std::shared_ptr<kernels::cuda::Event> done) {
@@ -78,6 +81,7 @@ void NcclWatch::FailLocked(const Group& group, const std::string& what) {
 void NcclWatch::Look(ncclComm_t comm, Group& group) {
   while (!group.running.empty() && group.running.front().done != nullptr &&
          group.running.front().done->IsDone()) {
+    if (const int64_t call = group.running.front().call; call > 0) recorder_->Done(call);
     group.running.pop_front();
   }
   ncclResult_t error = ncclSuccess;

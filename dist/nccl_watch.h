@@ -4,6 +4,7 @@
 #include <nccl.h>
 
 #include <condition_variable>
+#include <cstdint>
 #include <deque>
 #include <map>
 #include <memory>
@@ -11,6 +12,7 @@
 #include <string>
 #include <thread>
 
+#include "dist/flight_recorder.h"
 #include "kernels/cuda/device.h"
 
 namespace sepia::dist {
@@ -18,7 +20,8 @@ namespace sepia::dist {
 class NcclWatch {
  public:
   // Runs until the last group has gone. `device`: where its events are.
-  NcclWatch(double timeout_seconds, int device);
+  // `recorder`, or null, learns when collectives are over.
+  NcclWatch(double timeout_seconds, int device, std::shared_ptr<FlightRecorder> recorder);
   ~NcclWatch();
   NcclWatch(const NcclWatch&) = delete;
   NcclWatch& operator=(const NcclWatch&) = delete;
@@ -27,8 +30,8 @@ class NcclWatch {
   // Gives the group back to its owner, who destroys it unless it has been aborted (false).
   bool Remove(ncclComm_t comm);
 
-  // A collective of the group begins, and has been enqueued up to `done`.
-  void Begin(ncclComm_t comm, std::string label);
+  // A collective of the group begins, the recorder's `call`, and has been enqueued up to `done`.
+  void Begin(ncclComm_t comm, std::string label, int64_t call = 0);
   void Enqueued(ncclComm_t comm, std::shared_ptr<kernels::cuda::Event> done);
 
   // Throws Error(kHang) once something has failed.
@@ -39,6 +42,7 @@ class NcclWatch {
  private:
   struct Collective {
     std::string label;
+    int64_t call = 0;                            // 0: not on record
     double begun = 0;                            // MonotonicSeconds
     std::shared_ptr<kernels::cuda::Event> done;  // null: the call has not returned
   };
@@ -53,6 +57,7 @@ class NcclWatch {
 
   const double timeout_seconds_;
   const int device_;
+  const std::shared_ptr<FlightRecorder> recorder_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::map<ncclComm_t, Group> groups_;

@@ -13,6 +13,9 @@ namespace sepia::kernels {
 // machine no GPU.
 void OpenDevice(Device device, int local_rank = 0);
 
+// Whether this build has a backend for the device; the machine may have no GPU still.
+bool HasBackend(Device device);
+
 // Waits for all work enqueued on the device; throws what it failed with.
 void Synchronize(Device device);
 
@@ -21,6 +24,7 @@ void Synchronize(Device device);
 std::string DeviceName(Device device);
 
 namespace cuda {
+bool HasBackend();
 void OpenDevice(int local_rank);
 void Synchronize();
 std::string DeviceName();

@@ -56,8 +56,10 @@ void SepAttentionBackward(Context& ctx, const SepAttentionBackwardArgs& args) {
 }
 
 int64_t SepAttentionScratchBytes(const SepAttentionShape& shape) {
-  return shape.device == Device::kCuda ? cuda::SepAttentionScratchBytes(shape)
-                                       : cpu::SepAttentionScratchBytes(shape);
+  if (shape.device == Device::kCpu) return cpu::SepAttentionScratchBytes(shape);
+  const int64_t own = cuda::SepAttentionScratchBytes(shape);
+  if (shape.full_attention == FullAttention::kOwn) return own;
+  return std::max(own, cuda::InArena(static_cast<size_t>(cuda::DnnScratchBytes(shape))));
 }
 
 const char* SepAttentionIsaName(DType dtype) {
@@ -69,6 +71,11 @@ const char* SepAttentionIsaName(DType dtype) {
 std::string SepAttentionKernelName(const Context& ctx, DType dtype, int64_t head_dim) {
   return OnCuda(ctx) ? cuda::SepAttentionKernelName(dtype, head_dim, ctx.allow_fallback)
                      : SepAttentionIsaName(dtype);
+}
+
+std::string FullAttentionKernelName(const Context& ctx, const SepAttentionShape& shape) {
+  if (OnCuda(ctx) && ctx.full_attention == FullAttention::kCudnn) return cuda::DnnKernelName(shape);
+  return SepAttentionKernelName(ctx, shape.dtype, shape.head_dim);
 }
 
 }  // namespace sepia::kernels

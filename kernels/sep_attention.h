@@ -44,7 +44,9 @@ struct SepAttentionShape {
   DType dtype;
   int num_threads;
   Device device = Device::kCpu;
+  FullAttention full_attention = FullAttention::kOwn;  // of calls without an index
 };
+// With cuDNN on a device that is open: what its plans say, and UserError where it has none.
 int64_t SepAttentionScratchBytes(const SepAttentionShape& shape);
 
 // "amx", "avx512", "avx2": the code path of this machine, for the header block and bench.
@@ -53,5 +55,8 @@ const char* SepAttentionIsaName(DType dtype);
 // The kernel that a layer runs on ctx.device: the above, or "mma.sync bf16 D=64", "fallback f32".
 // Throws UserError where ctx.allow_fallback forbids it, or the device has none.
 std::string SepAttentionKernelName(const Context& ctx, DType dtype, int64_t head_dim);
+// The same for full attention, calls without an index whose window is T or more; on a device those
+// are cuDNN's where ctx.full_attention says so: "cuDNN 9.19.0 SDPA bf16 D=64, deterministic".
+std::string FullAttentionKernelName(const Context& ctx, const SepAttentionShape& shape);
 
 }  // namespace sepia::kernels

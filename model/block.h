@@ -135,6 +135,7 @@ struct BlockBackwardArgs {
 void BlockBackward(kernels::Context& ctx, const BlockBackwardArgs& args);
 
 // Scratch that the ops of a block take at most, for shapes up to `shape`.
-int64_t BlockScratchBytes(const BlockShape& shape, int num_threads, Device device = Device::kCpu);
+int64_t BlockScratchBytes(const BlockShape& shape, int num_threads, Device device = Device::kCpu,
+                          kernels::FullAttention full_attention = kernels::FullAttention::kOwn);
 
 }  // namespace sepia::model

@@ -77,18 +77,19 @@ TensorView Prefix(TensorView memory, const Shape& shape) {
   return TensorView(memory.raw(), memory.dtype(), shape, memory.device());
 }
 
-int64_t BlockScratchBytes(const BlockShape& s, int num_threads, Device device) {
+int64_t BlockScratchBytes(const BlockShape& s, int num_threads, Device device,
+                          kernels::FullAttention full_attention) {
   const int64_t M = s.M();
   const int64_t heads = s.H * s.D;
   const auto linear = [&](int64_t n, int64_t k) {
     return kernels::LinearScratchBytes(M, n, k, s.dtype, num_threads, device);
   };
-  return std::max(
-      {linear(3 * heads, s.C), linear(s.C, heads), linear(s.F, s.C), linear(s.C, s.F),
-       kernels::LayerNormScratchBytes(M, s.C, device),
-       kernels::BiasGeluScratchBytes(M, s.F, device),
-       kernels::ColumnSumScratchBytes(M, s.C, device),
-       kernels::SepAttentionScratchBytes({s.B, s.T, s.H, s.D, s.dtype, num_threads, device})});
+  return std::max({linear(3 * heads, s.C), linear(s.C, heads), linear(s.F, s.C), linear(s.C, s.F),
+                   kernels::LayerNormScratchBytes(M, s.C, device),
+                   kernels::BiasGeluScratchBytes(M, s.F, device),
+                   kernels::ColumnSumScratchBytes(M, s.C, device),
+                   kernels::SepAttentionScratchBytes(
+                       {s.B, s.T, s.H, s.D, s.dtype, num_threads, device, full_attention})});
 }
 
 }  // namespace sepia::model

@@ -220,6 +220,10 @@ const kernels::Weight& GptNeox::matrix(int i) const {
 }
 BlockWeights GptNeox::block_weights(int64_t layer) const { return state_->Weights(layer); }
 
+std::string GptNeox::DescribeAttention(const Context& ctx) const {
+  return model::DescribeAttention(ctx, state_->config, state_->options, state_->tensor_size);
+}
+
 void GptNeox::WeightChanged(int i) { ++state_->matrices[static_cast<size_t>(i)].version; }
 
 void GptNeox::SetWeight(Context& ctx, int i, ConstTensorView values) {

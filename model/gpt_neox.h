@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "base/arena.h"
 #include "base/batch.h"
@@ -45,6 +46,8 @@ struct ModelOptions {
   kernels::RotaryTables rotary_tables = kernels::RotaryTables::kFp32;
   int num_threads = 1;
   Device device = Device::kCpu;  // of all tensors and ops of the model
+  // As in the Context of the calls; scratch is planned for it.
+  kernels::FullAttention full_attention = kernels::FullAttention::kOwn;
 };
 
 // Bytes of each arena, from the same code that allocates them. Activations that lie in the
@@ -92,6 +95,9 @@ class GptNeox {
   // Weights as the ops take them: for matrix products, and of a whole layer.
   const kernels::Weight& matrix(int i) const;
   BlockWeights block_weights(int64_t layer) const;
+
+  // DescribeAttention (model/model_memory.h) of this model's layers on this rank.
+  std::string DescribeAttention(const kernels::Context& ctx) const;
 
   // Tells packed copies that weight i was rewritten. The optimizer calls it after an update.
   void WeightChanged(int i);

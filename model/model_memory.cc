@@ -1,11 +1,15 @@
 #include "model/model_memory.h"
 
 #include <algorithm>
+#include <string>
+
+#include <fmt/format.h>
 
 #include "kernels/embedding.h"
 #include "kernels/layer_norm.h"
 #include "kernels/lm_head.h"
 #include "kernels/optimizer.h"
+#include "kernels/sep_attention.h"
 
 namespace sepia::model {
 
@@ -158,6 +162,36 @@ ModelMemory AllocateModelMemory(const ModelConfig& config, const ModelOptions& o
   return memory;
 }
 
+namespace {
+
+bool IsFull(const LayerAttention& layer) { return layer.kind == AttentionKind::kFull; }
+
+// cuDNN's scratch is for models with layers that it serves.
+kernels::FullAttention FullAttentionOf(const ModelConfig& config, const ModelOptions& options) {
+  const bool has = std::any_of(config.attention.begin(), config.attention.end(), IsFull);
+  return has ? options.full_attention : kernels::FullAttention::kOwn;
+}
+
+}  // namespace
+
+std::string DescribeAttention(const kernels::Context& ctx, const ModelConfig& config,
+                              const ModelOptions& options, int64_t tensor_size) {
+  const BlockShape s = LargestBlock(config, options, tensor_size);
+  std::string full, sparse, layers;
+  for (size_t i = 0; i < config.attention.size(); ++i) {
+    if (IsFull(config.attention[i])) {
+      full = kernels::FullAttentionKernelName(
+          ctx, {s.B, s.T, s.H, s.D, s.dtype, options.num_threads, options.device});
+      layers += fmt::format("{}{}", layers.empty() ? "" : ", ", i);
+    } else {
+      sparse = kernels::SepAttentionKernelName(ctx, s.dtype, s.D);
+    }
+  }
+  if (full.empty() || full == sparse) return sparse + " in every layer";
+  if (sparse.empty()) return full + " in every layer";
+  return fmt::format("{} in layers {}, {} in the others", full, layers, sparse);
+}
+
 int64_t ModelScratchBytes(const ModelConfig& config, const ModelOptions& options,
                           int64_t tensor_size) {
   const BlockShape shape = LargestBlock(config, options, tensor_size);
@@ -166,7 +200,8 @@ int64_t ModelScratchBytes(const ModelConfig& config, const ModelOptions& options
   const int64_t largest =
       shape.C * std::max({config.vocab_size, config.intermediate_size, 3 * shape.C});
   return std::max(
-      {BlockScratchBytes(shape, options.num_threads, options.device),
+      {BlockScratchBytes(shape, options.num_threads, options.device,
+                         FullAttentionOf(config, options)),
        kernels::EmbeddingScratchBytes(shape.M(), vocab_size, options.device),
        kernels::SquaredNormScratchBytes(largest, options.device),
        kernels::LmHeadScratchBytes(shape.M(), shape.C, vocab_size, shape.dtype, options.num_threads,

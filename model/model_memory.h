@@ -2,6 +2,7 @@
 // with real ones to allocate.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "base/arena.h"
@@ -53,5 +54,11 @@ ModelMemory AllocateModelMemory(const ModelConfig& config, const ModelOptions& o
 // Scratch that any op of the model takes at most.
 int64_t ModelScratchBytes(const ModelConfig& config, const ModelOptions& options,
                           int64_t tensor_size);
+
+// Which kernels run attention, for people: "avx512 in every layer", "cuDNN 9.19.0 SDPA bf16 D=64,
+// deterministic in layers 0, 11, mma.sync bf16 D=64 in the others". Throws UserError where
+// ctx.allow_fallback, or cuDNN, refuses.
+std::string DescribeAttention(const kernels::Context& ctx, const ModelConfig& config,
+                              const ModelOptions& options, int64_t tensor_size);
 
 }  // namespace sepia::model

@@ -332,6 +332,16 @@ void CheckSamples(ConfigDraft* draft) {
   }
 }
 
+void CheckKernels(ConfigDraft* draft) {
+  if (draft->proto->kernels().full_attention() != config::KernelsConfig::CUDNN) return;
+  if (draft->proto->device() == config::CPU) {
+    draft->Fault("kernels.full_attention", "cuDNN is for device: CUDA; set OWN");
+  } else if (draft->proto->precision() == config::FP32) {
+    draft->Fault("kernels.full_attention",
+                 "cuDNN's attention takes no FP32; set OWN, or precision: BF16 or FP16");
+  }
+}
+
 const char* ActivationName(config::Activation activation) {
   return activation == config::ERF_GELU ? "ERF_GELU" : "TANH_GELU";
 }
@@ -381,6 +391,7 @@ void CheckConfig(ConfigDraft* draft) {
   CheckSchedule(draft);
   CheckInitFrom(draft);
   CheckSamples(draft);
+  CheckKernels(draft);
   CheckNumerics(draft);
 }
 

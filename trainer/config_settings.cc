@@ -112,6 +112,7 @@ static_assert(static_cast<int>(Numerics::kPythiaV1) == config::PYTHIA_V1);
 static_assert(static_cast<int>(Precision::kBf16) == config::BF16);
 static_assert(static_cast<int>(Precision::kFp16) == config::FP16);
 static_assert(static_cast<int>(Device::kCuda) == config::CUDA);
+static_assert(static_cast<int>(kernels::FullAttention::kCudnn) == config::KernelsConfig::CUDNN);
 static_assert(static_cast<int>(DataOrder::kLinear) == config::DataConfig::LINEAR);
 static_assert(static_cast<int>(ScheduleKind::kConstant) == config::ScheduleConfig::CONSTANT);
 static_assert(static_cast<int>(ScheduleKind::kWarmupStableDecay) ==
@@ -134,6 +135,7 @@ TrainSettings MakeSettings(const config::TrainConfig& proto, const model::ModelC
       proto.rope_fp16_tables() ? kernels::RotaryTables::kNeoxFp16 : kernels::RotaryTables::kFp32;
   settings.threads = proto.threads();
   settings.allow_fallback = proto.kernels().allow_fallback();
+  settings.full_attention = static_cast<kernels::FullAttention>(proto.kernels().full_attention());
   return settings;
 }
 

@@ -99,13 +99,13 @@ std::vector<std::string> HeaderBlock(const LoadedConfig& config, const HeaderFac
                   PrecisionName(s.precision), s.seed)};
   for (const std::string& deviation : config.deviations) lines.push_back("           " + deviation);
   lines.push_back("data       " + facts.train_data);
-  lines.push_back(fmt::format(
-      "machine    {}: {} rank{}, {} thread{} each, attention by {} in every layer{}; {} planned",
-      HostName(), facts.ranks, facts.ranks == 1 ? "" : "s", facts.threads,
-      facts.threads == 1 ? "" : "s", facts.attention_kernel,
-      facts.peak_gflops > 0 ? fmt::format(", peak {:.0f} GFLOP/s", facts.peak_gflops)
-                            : std::string(),
-      FormatBytes(facts.memory_bytes)));
+  lines.push_back(
+      fmt::format("machine    {}: {} rank{}, {} thread{} each, attention by {}{}; {} planned",
+                  HostName(), facts.ranks, facts.ranks == 1 ? "" : "s", facts.threads,
+                  facts.threads == 1 ? "" : "s", facts.attention_kernels,
+                  facts.peak_gflops > 0 ? fmt::format(", peak {:.0f} GFLOP/s", facts.peak_gflops)
+                                        : std::string(),
+                  FormatBytes(facts.memory_bytes)));
   if (!facts.device.empty()) lines.push_back("device     " + facts.device);
   lines.push_back(fmt::format("run        {}; {} steps", s.run_dir, s.schedule.total_steps));
   lines.push_back("command    " + CommandLine());

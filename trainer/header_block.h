@@ -14,13 +14,13 @@ struct HeaderFacts {
   int ranks = 1;
   int data_ranks = 1;
   int threads = 1;
-  int64_t memory_bytes = 0;      // planned, of one rank
-  double peak_gflops = 0;        // 0: unknown
-  AttentionWork first_step;      // of the first global batch
-  std::string attention_kernel;  // kernels::SepAttentionKernelName
-  std::string device;            // kernels::DeviceName; empty for the host
-  std::string train_data;        // data::Dataset::Describe
-  std::string start;             // "random initial weights", "resuming from ... at step 1000"
+  int64_t memory_bytes = 0;       // planned, of one rank
+  double peak_gflops = 0;         // 0: unknown
+  AttentionWork first_step;       // of the first global batch
+  std::string attention_kernels;  // model::DescribeAttention
+  std::string device;             // kernels::DeviceName; empty for the host
+  std::string train_data;         // data::Dataset::Describe
+  std::string start;              // "random initial weights", "resuming from ... at step 1000"
 };
 
 // One fact a line: model, attention with Attn % and FLOPs %, batch, optimizer, data, machine,

@@ -21,7 +21,8 @@ model::ModelOptions ModelOptionsOf(const TrainSettings& settings, int64_t data_r
           .keep_gradients = settings.batch.global > settings.batch.micro * data_ranks,
           .rotary_tables = settings.rotary_tables,
           .num_threads = NumThreads(settings),
-          .device = settings.device};
+          .device = settings.device,
+          .full_attention = settings.full_attention};
 }
 
 RunMemory PlanMemory(const TrainSettings& settings, int64_t data_ranks) {

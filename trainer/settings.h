@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/dtype.h"
+#include "kernels/context.h"
 #include "kernels/rotary.h"
 #include "model/model_config.h"
 
@@ -151,6 +152,7 @@ struct TrainSettings {
   kernels::RotaryTables rotary_tables = kernels::RotaryTables::kFp32;
   int32_t threads = 0;         // of one rank; 0: all that the process may use
   bool allow_fallback = true;  // kernels::Context
+  kernels::FullAttention full_attention = kernels::FullAttention::kOwn;
 
   int64_t tokens_per_step() const { return batch.global * data.sequence_length; }
   DType compute_dtype() const {

@@ -104,7 +104,8 @@ Trainer::Trainer(LoadedConfig config, const TrainOptions& options, dist::Mesh& m
       ctx_{.device = settings_.device,
            .num_threads = NumThreads(settings_),
            .scratch = &model_.scratch(),
-           .allow_fallback = settings_.allow_fallback},
+           .allow_fallback = settings_.allow_fallback,
+           .full_attention = settings_.full_attention},
       optimizer_(settings_.optimizer, model_, mesh, settings_.parallel.zero_stage,
                  settings_.parallel.overlap),
       scaler_(settings_.loss_scale, settings_.precision),
@@ -199,8 +200,7 @@ void Trainer::PrintHeader() {
   facts.peak_gflops = peak_flops_ / 1e9;
   facts.first_step = FirstStepWork(
       LoaderOptions(settings_, mesh_, datasets_.train, state_.consumed_samples), attention_plan_);
-  facts.attention_kernel =
-      kernels::SepAttentionKernelName(ctx_, settings_.compute_dtype(), settings_.model.head_dim());
+  facts.attention_kernels = model_.DescribeAttention(ctx_);
   facts.device = kernels::DeviceName(settings_.device);
   facts.train_data = datasets_.train->Describe();
   facts.start = start_;

@@ -38,7 +38,8 @@ struct DeviceProperties {
   size_t memory_bytes = 0;
   int major = 0, minor = 0;  // compute capability
 };
-int NumDevices();
+// 0 where none can be used; `why` then says it in the driver's words.
+int NumDevices(std::string* why = nullptr);
 DeviceProperties GetDeviceProperties(int device, const Where& where = Where::Current());
 // The device of the calling thread.
 void UseDevice(int device, const Where& where = Where::Current());
@@ -70,6 +71,8 @@ class Event {
   void Record(Stream& stream, const Where& where = Where::Current());
   // Whether the work before the recorded point is done; does not wait.
   bool IsDone(const Where& where = Where::Current()) const;
+  // Waits for the recorded point.
+  void Synchronize(const Where& where = Where::Current()) const;
   // Later work on `stream` waits for the recorded point.
   void MakeWait(Stream& stream, const Where& where = Where::Current()) const;
   // Milliseconds from `begin` to this event, both recorded; waits for them.
@@ -104,6 +107,20 @@ class DeviceMemory {
   size_t size_ = 0;
 };
 
+// Host memory that the device reads by itself: copies from it return at once and read it later.
+class PinnedMemory {
+ public:
+  explicit PinnedMemory(size_t num_bytes, const Where& where = Where::Current());
+  ~PinnedMemory();
+  PinnedMemory(const PinnedMemory&) = delete;
+  PinnedMemory& operator=(const PinnedMemory&) = delete;
+
+  void* data() const { return data_; }
+
+ private:
+  void* data_ = nullptr;
+};
+
 // Host memory is pageable or pinned; pageable copies may wait for the stream.
 void CopyToDevice(Stream& stream, void* to, const void* from, size_t num_bytes,
                   const Where& where = Where::Current());
@@ -128,7 +145,8 @@ struct LaunchShape {
 // A launch without its types: what an implementation sees.
 struct ErasedKernel {
   const void* function;
-  void** arguments;
+  void** arguments;  // one
+  size_t argument_bytes;
   // Calls the function with the arguments on the host: only emulation does.
   void (*call)(const void* function, void** arguments);
 };
@@ -139,10 +157,12 @@ void LaunchErased(Stream& stream, const LaunchShape& shape, const ErasedKernel& 
 template <typename Argument>
 void Launch(Stream& stream, const LaunchShape& shape, void (*kernel)(Argument),
             std::type_identity_t<Argument> argument, const Where& where = Where::Current()) {
+  static_assert(std::is_trivially_copyable_v<std::remove_cvref_t<Argument>>);
   void* arguments[] = {&argument};
   LaunchErased(stream, shape,
                {.function = reinterpret_cast<const void*>(kernel),
                 .arguments = arguments,
+                .argument_bytes = sizeof(argument),
                 .call =
                     [](const void* function, void** values) {
                       reinterpret_cast<void (*)(Argument)>(const_cast<void*>(function))(

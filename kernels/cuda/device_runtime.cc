@@ -15,9 +15,13 @@ cudaStream_t Handle(const Stream& stream) { return static_cast<cudaStream_t>(str
 
 }  // namespace
 
-int NumDevices() {
+int NumDevices(std::string* why) {
   int count = 0;
-  return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status == cudaSuccess && count > 0) return count;
+  // Without a driver the run time calls it too old.
+  if (why != nullptr) *why = cudaGetErrorString(status == cudaSuccess ? cudaErrorNoDevice : status);
+  return 0;
 }
 
 DeviceProperties GetDeviceProperties(int device, const Where& where) {
@@ -76,6 +80,10 @@ bool Event::IsDone(const Where& where) const {
   return true;
 }
 
+void Event::Synchronize(const Where& where) const {
+  Check(cudaEventSynchronize(static_cast<cudaEvent_t>(handle_)), "cudaEventSynchronize", where);
+}
+
 void Event::MakeWait(Stream& stream, const Where& where) const {
   Check(cudaStreamWaitEvent(Handle(stream), static_cast<cudaEvent_t>(handle_), 0),
         "cudaStreamWaitEvent", where);
@@ -97,6 +105,12 @@ DeviceMemory::DeviceMemory(size_t num_bytes, const Where& where) : size_(num_byt
 DeviceMemory::~DeviceMemory() {
   if (data_ != nullptr) cudaFree(data_);
 }
+
+PinnedMemory::PinnedMemory(size_t num_bytes, const Where& where) {
+  Check(cudaMallocHost(&data_, num_bytes), "cudaMallocHost", where);
+}
+
+PinnedMemory::~PinnedMemory() { cudaFreeHost(data_); }
 
 void CopyToDevice(Stream& stream, void* to, const void* from, size_t num_bytes,
                   const Where& where) {

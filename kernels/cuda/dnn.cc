@@ -192,7 +192,7 @@ void CheckSize(const SepAttentionSize& size) {
       "cuDNN's attention takes bf16 or f16 and head sizes that are multiples of 8 up to "
       "128, not " +
           std::string(DTypeName(size.dtype)) + " with " + std::to_string(size.head_dim) +
-          "; leave it to Sepia's own kernels (kernels.full_attention: SEPIA)");
+          "; leave it to Sepia's own kernels (kernels.full_attention: OWN)");
 }
 
 }  // namespace

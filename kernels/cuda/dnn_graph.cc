@@ -176,7 +176,7 @@ Plan::Plan(Graph graph, const char* what, const PlanRequest& request)
     throw UserError(ExitCode::kEnvironment,
                     std::string("cuDNN has no plan for ") + what + ": " + reasons +
                         "; leave full attention to Sepia's own kernels (kernels.full_attention: "
-                        "SEPIA)");
+                        "OWN)");
   }
 }
 

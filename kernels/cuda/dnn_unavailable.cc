@@ -9,7 +9,7 @@ struct DnnAttention::Impl {};
 DnnAttention::DnnAttention(const SepAttentionSize&, const DnnAttentionOptions&) {
   throw UserError(ExitCode::kEnvironment,
                   "this build has no cuDNN; install cuDNN 9 and configure again, or leave full "
-                  "attention to Sepia's own kernels (kernels.full_attention: SEPIA)");
+                  "attention to Sepia's own kernels (kernels.full_attention: OWN)");
 }
 DnnAttention::~DnnAttention() = default;
 std::string DnnAttention::KernelName() const { return {}; }

@@ -8,6 +8,7 @@
 #include "kernels/cuda/model_ops.h"
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/runtime.h"
+#include "kernels/cuda/scratch.h"
 #include "kernels/cuda/sep_attention.h"
 
 namespace sepia::kernels::cuda {
@@ -163,20 +164,37 @@ const DeviceAttentionIndex& OnDevice(const AttentionIndex* index, const TensorVi
   static std::mutex mutex;  // ranks that are threads share the empty index
   const std::lock_guard lock(mutex);
   if (host.device_copy() == nullptr) {
-    host.device_copy() = std::make_shared<const DeviceAttentionIndex>(MainStream(), host);
+    host.device_copy() = Runtime::Get().Upload(host);
   }
   return *static_cast<const DeviceAttentionIndex*>(host.device_copy().get());
 }
 
-SepAttention PlanAttention(const Context& ctx, const ConstTensorView& qkv,
-                           const AttentionIndex* index, int64_t window, const TensorView& like) {
-  return SepAttention({.dtype = qkv.dtype(),
-                       .batch_size = qkv.dim(0),
-                       .seq_length = qkv.dim(1),
-                       .num_heads = qkv.dim(2),
-                       .head_dim = qkv.dim(4),
-                       .window = window},
-                      OnDevice(index, like), ctx.allow_fallback);
+SepAttentionSize SizeOf(const ConstTensorView& qkv, int64_t window) {
+  return {.dtype = qkv.dtype(),
+          .batch_size = qkv.dim(0),
+          .seq_length = qkv.dim(1),
+          .num_heads = qkv.dim(2),
+          .head_dim = qkv.dim(4),
+          .window = window};
+}
+
+SepAttentionSize SizeOf(const SepAttentionShape& s) {
+  return {.dtype = s.dtype,
+          .batch_size = s.batch_size,
+          .seq_length = s.seq_length,
+          .num_heads = s.num_heads,
+          .head_dim = s.head_dim,
+          .window = s.seq_length};
+}
+
+// Calls use(who serves this call).
+template <typename Args, typename Use>
+void WithAttention(const Context& ctx, const Args& args, const TensorView& like, const Use& use) {
+  const SepAttentionSize size = SizeOf(args.qkv, args.window);
+  const bool is_full = args.index == nullptr && args.window >= size.seq_length;
+  if (is_full && ctx.full_attention == FullAttention::kCudnn) return use(Runtime::Get().Dnn(size));
+  const SepAttention own(size, OnDevice(args.index, like), ctx.allow_fallback);
+  use(own);
 }
 
 }  // namespace
@@ -185,24 +203,35 @@ void RotaryForward(Context&, const RotaryArgs& args) { Rotate(args, false); }
 void RotaryBackward(Context&, const RotaryArgs& args) { Rotate(args, true); }
 
 void SepAttentionForward(Context& ctx, const SepAttentionForwardArgs& args) {
-  const SepAttention attention = PlanAttention(ctx, args.qkv, args.index, args.window, args.out);
-  DeviceScratch scratch(ctx);
-  attention.Forward(MainStream(),
-                    {.qkv = Data(args.qkv), .out = Data(args.out), .lse = Data<float>(args.lse)},
-                    scratch.Take("attention", attention.ScratchBytes()));
+  WithAttention(ctx, args, args.out, [&](auto& attention) {
+    DeviceScratch scratch(ctx);
+    attention.Forward(MainStream(),
+                      {.qkv = Data(args.qkv), .out = Data(args.out), .lse = Data<float>(args.lse)},
+                      scratch.Take("attention", attention.ScratchBytes()));
+  });
 }
 
 void SepAttentionBackward(Context& ctx, const SepAttentionBackwardArgs& args) {
-  const SepAttention attention = PlanAttention(ctx, args.qkv, args.index, args.window, args.dqkv);
-  DeviceScratch scratch(ctx);
-  attention.Backward(MainStream(),
-                     {.qkv = Data(args.qkv),
-                      // Read, not written, by the backward pass.
-                      .out = const_cast<void*>(Data(args.out)),
-                      .lse = const_cast<float*>(Data<float>(args.lse)),
-                      .dout = Data(args.dout),
-                      .dqkv = Data(args.dqkv)},
-                     scratch.Take("attention", attention.ScratchBytes()));
+  WithAttention(ctx, args, args.dqkv, [&](auto& attention) {
+    DeviceScratch scratch(ctx);
+    attention.Backward(MainStream(),
+                       {.qkv = Data(args.qkv),
+                        // Read, not written, by the backward pass.
+                        .out = const_cast<void*>(Data(args.out)),
+                        .lse = const_cast<float*>(Data<float>(args.lse)),
+                        .dout = Data(args.dout),
+                        .dqkv = Data(args.dqkv)},
+                       scratch.Take("attention", attention.ScratchBytes()));
+  });
+}
+
+int64_t DnnScratchBytes(const SepAttentionShape& shape) {
+  if (!Runtime::IsOpen()) return ExpectedDnnScratchBytes(shape);
+  return static_cast<int64_t>(Runtime::Get().Dnn(SizeOf(shape)).ScratchBytes());
+}
+
+std::string DnnKernelName(const SepAttentionShape& shape) {
+  return Runtime::Get().Dnn(SizeOf(shape)).KernelName();
 }
 
 std::string SepAttentionKernelName(DType dtype, int64_t head_dim, bool allow_fallback) {

@@ -43,5 +43,8 @@ void RotaryBackward(Context& ctx, const RotaryArgs& args);
 void SepAttentionForward(Context& ctx, const SepAttentionForwardArgs& args);
 void SepAttentionBackward(Context& ctx, const SepAttentionBackwardArgs& args);
 std::string SepAttentionKernelName(DType dtype, int64_t head_dim, bool allow_fallback);
+// cuDNN's full attention. Throws UserError(kEnvironment) for what it does not take.
+int64_t DnnScratchBytes(const SepAttentionShape& shape);
+std::string DnnKernelName(const SepAttentionShape& shape);
 
 }  // namespace sepia::kernels::cuda

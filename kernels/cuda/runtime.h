@@ -3,8 +3,10 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "base/attention_index.h"
@@ -12,6 +14,9 @@
 #include "kernels/context.h"
 #include "kernels/cuda/blas.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/dnn.h"
+#include "kernels/cuda/sep_attention.h"
+#include "kernels/cuda/upload_ring.h"
 
 namespace sepia::kernels::cuda {
 
@@ -21,9 +26,15 @@ class Runtime final : public MemoryBackend {
   static void Open(int local_rank);
   // CHECK-fails before Open.
   static Runtime& Get();
+  static bool IsOpen();
 
   Stream& stream() { return stream_; }
   void Multiply(const MatrixProduct& product, const Where& where = Where::Current());
+  // cuDNN's plans for full attention of this size, made once.
+  DnnAttention& Dnn(const SepAttentionSize& size);
+  // `index` on the device. Its memory, sized for the worst case, is used again when the copy goes:
+  // allocating and freeing in every micro-batch would wait for the GPU.
+  std::shared_ptr<const DeviceAttentionIndex> Upload(const AttentionIndex& index);
   // An index without far-visible keys, for ops that were given none.
   const AttentionIndex& EmptyIndex(int64_t batch_size, int64_t seq_length);
   std::string Describe() const;
@@ -41,9 +52,14 @@ class Runtime final : public MemoryBackend {
   int device_;
   Stream stream_;
   Blas blas_;
+  std::mutex upload_mutex_;
+  UploadRing uploads_;
   std::mutex mutex_;  // ranks that are threads of one process share all this
   std::map<void*, cuda::DeviceMemory> allocations_;
   std::map<std::pair<int64_t, int64_t>, AttentionIndex> empty_indexes_;
+  std::multimap<size_t, cuda::DeviceMemory> spare_;  // of indexes that are gone, by size
+  using DnnKey = std::tuple<DType, int64_t, int64_t, int64_t, int64_t>;
+  std::map<DnnKey, std::unique_ptr<DnnAttention>> dnn_;
 };
 
 // A tensor's memory as the kernels take it; CHECK-fails for memory of the host. Null when absent.

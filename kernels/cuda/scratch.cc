@@ -73,4 +73,10 @@ int64_t SepAttentionScratchBytes(const SepAttentionShape& shape) {
   return CutSepAttentionScratch(params, nullptr);
 }
 
+int64_t ExpectedDnnScratchBytes(const SepAttentionShape& shape) {
+  const int64_t rows = shape.batch_size * shape.num_heads * shape.seq_length;
+  return InArena(static_cast<size_t>(4 * rows)) +
+         InArena(static_cast<size_t>(2 * rows * shape.seq_length));
+}
+
 }  // namespace sepia::kernels::cuda

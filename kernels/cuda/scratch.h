@@ -22,6 +22,10 @@ int64_t LmHeadScratchBytes(int64_t m, int64_t c, int64_t v, int num_parts);
 // Every token far-visible.
 int64_t SepAttentionScratchBytes(const SepAttentionShape& shape);
 
+// What cuDNN's deterministic backward is known to take: 2 bytes a score, and a row's sum in fp32.
+// For plans where no device is open; otherwise its own plans say.
+int64_t ExpectedDnnScratchBytes(const SepAttentionShape& shape);
+
 // Segments of the far pass by the shape alone, so that results do not depend on the GPU: enough
 // blocks for two on each of an A100's 108 multiprocessors if a sixth of the keys is far, unless
 // segments would be shorter than 512 queries.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "base/check.h"
@@ -55,12 +56,28 @@ const SepAttentionKernels& Choose(DType dtype, int64_t head_dim, bool allow_fall
 
 }  // namespace
 
-DeviceAttentionIndex::DeviceAttentionIndex(Stream& stream, const AttentionIndex& index)
+namespace {
+
+size_t IndexBytes(int64_t batch_size, int64_t seq_length, int64_t max_packed) {
+  return static_cast<size_t>(batch_size * (max_packed + 2 * seq_length + 1)) * sizeof(int32_t);
+}
+
+}  // namespace
+
+size_t DeviceAttentionIndex::MostBytes(int64_t batch_size, int64_t seq_length) {
+  return IndexBytes(batch_size, seq_length, seq_length);
+}
+
+DeviceAttentionIndex::DeviceAttentionIndex(const AttentionIndex& index, const Copy& copy,
+                                           DeviceMemory memory)
     : batch_size_(index.batch_size()),
       seq_length_(index.seq_length()),
       max_packed_(index.max_packed()),
-      memory_(static_cast<size_t>(batch_size_ * (max_packed_ + 2 * seq_length_ + 1)) * 4) {
-  std::vector<int32_t> values(memory_.size() / 4, 0);
+      memory_(std::move(memory)) {
+  const size_t num_bytes = IndexBytes(batch_size_, seq_length_, max_packed_);
+  if (memory_.size() == 0) memory_ = DeviceMemory(num_bytes);
+  CHECK_LE(num_bytes, memory_.size());
+  std::vector<int32_t> values(num_bytes / sizeof(int32_t), 0);
   SepAttentionParams host = {};
   Describe(host);
   const auto at = [&](const int32_t* part) { return values.begin() + (part - host.positions); };
@@ -72,9 +89,14 @@ DeviceAttentionIndex::DeviceAttentionIndex(Stream& stream, const AttentionIndex&
     std::copy(inverse.begin(), inverse.end(), at(host.inverse) + row * seq_length_);
     at(host.num_packed)[row] = static_cast<int32_t>(positions.size());
   }
-  CopyToDevice(stream, memory_.data<void>(), values.data(), memory_.size());
-  stream.Synchronize();  // `values` is about to go
+  copy(memory_.data<void>(), values.data(), num_bytes);
 }
+
+DeviceAttentionIndex::DeviceAttentionIndex(Stream& stream, const AttentionIndex& index)
+    : DeviceAttentionIndex(index, [&](void* to, const void* from, size_t num_bytes) {
+        CopyToDevice(stream, to, from, num_bytes);
+        stream.Synchronize();
+      }) {}
 
 void DeviceAttentionIndex::Describe(SepAttentionParams& params) const {
   params.positions = memory_.data<int32_t>();

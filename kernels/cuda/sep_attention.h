@@ -2,6 +2,9 @@
 // grids from the index on the host, never waits for the device.
 #pragma once
 
+#include <functional>
+#include <utility>
+
 #include "base/attention_index.h"
 #include "base/dtype.h"
 #include "kernels/cuda/device.h"
@@ -12,11 +15,19 @@ namespace sepia::kernels::cuda {
 // The packed keys of a batch on the device: uploaded once, shared by layers and heads.
 class DeviceAttentionIndex {
  public:
+  // copy(to, from, bytes): enqueues a copy to the device and has read `from` when it returns.
+  using Copy = std::function<void(void* to, const void* from, size_t num_bytes)>;
+  // `memory`, of MostBytes() or empty, is where the index goes.
+  DeviceAttentionIndex(const AttentionIndex& index, const Copy& copy, DeviceMemory memory = {});
+  // Waits for the copy.
   DeviceAttentionIndex(Stream& stream, const AttentionIndex& index);
 
   int64_t batch_size() const { return batch_size_; }
   int64_t seq_length() const { return seq_length_; }
   int64_t max_packed() const { return max_packed_; }
+  // What an index of B rows of T tokens takes when every token is packed.
+  static size_t MostBytes(int64_t batch_size, int64_t seq_length);
+  DeviceMemory TakeMemory() && { return std::move(memory_); }
   // Fills the index part of `params`.
   void Describe(SepAttentionParams& params) const;
 

@@ -1,6 +1,7 @@
 // In place of the cuda backend in builds without it. OpenDevice says so before any op can run.
 #include "base/error.h"
 #include "kernels/cuda/ops.h"
+#include "kernels/cuda/scratch.h"
 #include "kernels/device.h"
 
 namespace sepia::kernels::cuda {
@@ -14,6 +15,7 @@ namespace {
 
 }  // namespace
 
+bool HasBackend() { return false; }
 void OpenDevice(int) { Refuse(); }
 void Synchronize() { Refuse(); }
 std::string DeviceName() { Refuse(); }
@@ -42,5 +44,7 @@ void RotaryBackward(Context&, const RotaryArgs&) { Refuse(); }
 void SepAttentionForward(Context&, const SepAttentionForwardArgs&) { Refuse(); }
 void SepAttentionBackward(Context&, const SepAttentionBackwardArgs&) { Refuse(); }
 std::string SepAttentionKernelName(DType, int64_t, bool) { Refuse(); }
+int64_t DnnScratchBytes(const SepAttentionShape& shape) { return ExpectedDnnScratchBytes(shape); }
+std::string DnnKernelName(const SepAttentionShape&) { Refuse(); }
 
 }  // namespace sepia::kernels::cuda

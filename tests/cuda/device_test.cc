@@ -8,6 +8,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "kernels/cuda/emulation/streams.h"
+#include "kernels/cuda/upload_ring.h"
+
 namespace sepia::kernels::cuda {
 namespace {
 
@@ -73,6 +76,69 @@ TEST(DeviceTest, EventsMeasureTime) {
   end.Record(stream);
   EXPECT_GE(end.MillisecondsSince(begin), 0.0f);
   EXPECT_NE(MessageOf([&] { end.MillisecondsSince(never); }), "");
+}
+
+// A late stream runs when somebody waits for it, and then as far as was asked for.
+TEST(DeviceTest, LateStreamsPutWorkOff) {
+  Stream now;
+  const emulation::LateStreams late;
+  Stream stream;
+  const DeviceMemory from(8), to(8);
+  const auto value = [&](const DeviceMemory& memory) {
+    uint64_t bits = 0;
+    CopyToHost(now, &bits, memory.data<void>(), 8);
+    return bits;
+  };
+  uint64_t host = 1;
+  CopyToDevice(now, to.data<void>(), &host, 8);
+  host = 2;
+  CopyToDevice(stream, from.data<void>(), &host, 8);
+  host = 3;  // the copy has read it already
+  CopyOnDevice(stream, to.data<void>(), from.data<void>(), 8);
+  Event copied;
+  copied.Record(stream);
+  SetBytes(stream, to.data<void>(), 0, 8);
+  EXPECT_EQ(value(to), 1u);
+  EXPECT_FALSE(copied.IsDone());
+  copied.MakeWait(now);
+  EXPECT_TRUE(copied.IsDone());
+  EXPECT_EQ(value(to), 2u);
+  stream.Synchronize();
+  EXPECT_EQ(value(to), 0u);
+}
+
+TEST(DeviceTest, LateStreamsWaitForEachOther) {
+  Stream now;
+  const emulation::LateStreams late;
+  Stream first, second;
+  const DeviceMemory memory(4);
+  Event filled, again;
+  SetBytes(first, memory.data<void>(), 1, 4);
+  filled.Record(first);
+  filled.MakeWait(second);
+  SetBytes(second, memory.data<void>(), 2, 4);
+  again.Record(second);
+  EXPECT_FALSE(again.IsDone());
+  again.MakeWait(now);
+  EXPECT_TRUE(filled.IsDone());
+  EXPECT_EQ(memory.data<uint8_t>()[3], 2);
+}
+
+// Pinned memory is read when the copy takes place: a slot that is filled again too early shows.
+TEST(DeviceTest, UploadsSurviveReuseOfTheRing) {
+  const emulation::LateStreams late;
+  Stream stream;
+  UploadRing ring(/*slot_bytes=*/64, /*num_slots=*/3);
+  std::vector<uint8_t> from(1000), to(1000);
+  const DeviceMemory memory(from.size());
+  for (size_t i = 0; i < from.size(); ++i) from[i] = static_cast<uint8_t>(i * 7 + i / 64);
+  const std::vector<uint8_t> expected = from;
+  ring.Copy(stream, memory.data<void>(), from.data(), 500);
+  ring.Copy(stream, memory.data<uint8_t>() + 500, from.data() + 500, 500);
+  from.assign(from.size(), 0);
+  CopyToHost(stream, to.data(), memory.data<void>(), to.size());
+  stream.Synchronize();
+  EXPECT_EQ(to, expected);
 }
 
 }  // namespace

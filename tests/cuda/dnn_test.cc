@@ -79,7 +79,7 @@ TEST(DnnTest, RefusesShapes) {
   // 64 x 64 scores of 2 bytes.
   EXPECT_THAT(refusal(DType::kBFloat16, 64, {.max_workspace_bytes = 8191}),
               AllOf(HasSubstr("backward attention"), HasSubstr("workspace"),
-                    HasSubstr("kernels.full_attention: SEPIA")));
+                    HasSubstr("kernels.full_attention: OWN")));
   EXPECT_EQ(refusal(DType::kBFloat16, 64, {.max_workspace_bytes = 8192}), "nothing");
 }
 

@@ -2,6 +2,7 @@
 // in rank order and against the host communicator; a broken rank and a missing one.
 #include <functional>
 #include <memory>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -10,10 +11,12 @@
 #include <nccl.h>
 
 #include "base/error.h"
+#include "dist/flight_recorder.h"
 #include "dist/mesh.h"
 #include "dist/nccl_communicator.h"
 #include "dist/thread_ranks.h"
 #include "kernels/cuda/emulation/emulation.h"
+#include "kernels/cuda/emulation/streams.h"
 #include "tests/dist/contributions.h"
 
 namespace sepia::dist {
@@ -188,6 +191,77 @@ TEST(NcclCommunicator, AMeshOfGroups) {
     second.Wait();
     EXPECT_EQ(tensor.Download(), std::vector<float>{rank < 2 ? 3.0f : 7.0f});
     EXPECT_EQ(data.Download(), std::vector<float>{rank % 2 == 0 ? 4.0f : 6.0f});
+  });
+}
+
+// The same with collectives that run as late as they may.
+void OnRanksWithLateGroups(
+    int ranks, const std::function<void(std::unique_ptr<Communicator>, Stream&)>& body) {
+  std::vector<std::unique_ptr<Stream>> compute;  // not late
+  for (int r = 0; r < ranks; ++r) compute.push_back(std::make_unique<Stream>());
+  const kernels::cuda::emulation::LateStreams late;
+  RunThreadRanks(ranks, [&](std::unique_ptr<Communicator> host) {
+    Stream& own = *compute[static_cast<size_t>(host->rank())];
+    body(MakeNcclCommunicator(std::move(host), own), own);
+  });
+}
+
+// Rank r of four contributes r + 1; one at a time, in the order of the calls, without waiting for
+// the first: the tensor groups add up what the data groups left.
+TEST(NcclCommunicator, GroupsFollowEachOther) {
+  OnRanksWithLateGroups(4, [](std::unique_ptr<Communicator> world, Stream& compute) {
+    Mesh mesh(std::move(world), 2, "node");
+    auto ctx = DeviceContext();
+    const std::vector<float> own = {1.0f + static_cast<float>(mesh.world().rank())};
+    const DeviceVector<float> value(compute, own);
+    Pending first = mesh.data().AllReduce(ctx, value.view(), ReduceOp::kSum, "data");
+    Pending second = mesh.tensor().AllReduce(ctx, value.view(), ReduceOp::kSum, "tensor");
+    EXPECT_EQ(value.Download(), own);
+    second.Wait();
+    EXPECT_EQ(value.Download(), std::vector<float>{10.0f});
+  });
+}
+
+// Run at the call, a collective is over when somebody asks for it; run when somebody asks, nothing
+// of it is hidden.
+TEST(NcclCommunicator, MeasuresWhatTheComputeStreamWaitsFor) {
+  const auto measure = [](Communicator& world, Stream& compute) {
+    auto ctx = DeviceContext();
+    const DeviceVector<float> data(compute, std::vector<float>(1000));
+    world.AllReduce(ctx, data.view(), ReduceOp::kSum, "test").Wait();
+    return world.traffic();
+  };
+  OnRanks(2, [&](Communicator& world, Stream& compute) {
+    const Traffic traffic = measure(world, compute);
+    EXPECT_GT(traffic.busy_seconds, 0);
+    EXPECT_LT(traffic.waited_seconds, traffic.busy_seconds);
+  });
+  OnRanksWithLateGroups(2, [&](std::unique_ptr<Communicator> world, Stream& compute) {
+    const Traffic traffic = measure(*world, compute);
+    EXPECT_GT(traffic.busy_seconds, 0);
+    EXPECT_GE(traffic.waited_seconds, 0.99 * traffic.busy_seconds);  // floats of milliseconds
+  });
+}
+
+// The watchdog of the run reads it.
+TEST(NcclCommunicator, RecordsCollectives) {
+  OnRanks(2, [](Communicator& world, Stream& compute) {
+    auto ctx = DeviceContext();
+    const DeviceVector<float> data(compute, {1, 2});
+    world.AllReduce(ctx, data.view(), ReduceOp::kSum, "recorded").Wait();
+    const auto recorder = world.recorder();
+    ASSERT_NE(recorder, nullptr);
+    const auto is_done = [&] {
+      for (const Collective& c : recorder->Read().collectives) {
+        if (c.label.view() != "recorded") continue;
+        EXPECT_EQ(c.operation.view(), "AllReduce");
+        EXPECT_EQ(c.bytes, 8);
+        return c.state == Collective::State::kDone;
+      }
+      ADD_FAILURE() << "not on record";
+      return true;
+    };
+    while (!is_done()) std::this_thread::yield();  // the watch looks in its own time
   });
 }
 

@@ -2,9 +2,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <string>
 
 #include <gtest/gtest.h>
 
+#include "kernels/cuda/emulation/streams.h"
+#include "kernels/device.h"
 #include "tests/trainer/tiny_training.h"
 
 namespace sepia::testing {
@@ -67,17 +70,59 @@ TEST(CudaTraining, GradientsOverActivationsChangeNoBit) {
   EXPECT_TRUE(train(false) == train(true));
 }
 
+TEST(CudaTraining, FullAttentionByCudnnFollowsTheCpu) {
+  const TrainingLayout cudnn = {.device = Device::kCuda,
+                                .full_attention = kernels::FullAttention::kCudnn};
+  constexpr int kSteps = 5;
+  const TrainingCurve curve = TrainTiny(cudnn, kSteps, DType::kBFloat16);
+  ExpectCurvesAgree(curve, TrainTiny({}, kSteps, DType::kBFloat16), DType::kBFloat16);
+  // Another kernel did run.
+  EXPECT_NE(curve.last_weights,
+            TrainTiny({.device = Device::kCuda}, kSteps, DType::kBFloat16).last_weights);
+}
+
+std::string Name(const TrainingLayout& l) {
+  return fmt::format("tensor {} x data {}, zero {}, accumulation {}{}{}", l.tensor, l.data, l.zero,
+                     l.accumulation, l.sequence ? ", sequence" : "",
+                     l.overlap ? "" : ", no overlap");
+}
+
+TrainingLayout OnDevice(TrainingLayout layout) {
+  layout.device = Device::kCuda;
+  return layout;
+}
+
 // Over the stand-in of NCCL.
 TEST(CudaTraining, TwoRanksFollowOne) {
   constexpr int kSteps = 2;
   const TrainingCurve one = TrainTiny({.device = Device::kCuda}, kSteps);
-  const TrainingLayout layouts[] = {{.tensor = 2, .device = Device::kCuda},
-                                    {.data = 2, .zero = 0, .device = Device::kCuda},
-                                    {.data = 2, .zero = 1, .device = Device::kCuda}};
-  for (const TrainingLayout& layout : layouts) {
-    SCOPED_TRACE(
-        fmt::format("tensor {} x data {}, zero {}", layout.tensor, layout.data, layout.zero));
-    ExpectCurvesAgree(TrainTiny(layout, kSteps), one, DType::kFloat32);
+  for (const TrainingLayout& layout :
+       {TrainingLayout{.tensor = 2}, TrainingLayout{.tensor = 2, .sequence = true},
+        TrainingLayout{.data = 2, .zero = 0}, TrainingLayout{.data = 2, .zero = 1},
+        TrainingLayout{.data = 2, .zero = 2, .accumulation = 2}}) {
+    SCOPED_TRACE(Name(layout));
+    ExpectCurvesAgree(TrainTiny(OnDevice(layout), kSteps), one, DType::kFloat32);
+  }
+}
+
+// Collectives that run as late as hardware may run them, when the compute stream waits for them,
+// and those that run when they are called give the same bits: everything that is read or written
+// again has been waited for, with overlap and without.
+TEST(CudaTraining, LateCollectivesChangeNoBit) {
+  kernels::OpenDevice(Device::kCuda);  // the compute stream is not late
+  constexpr int kSteps = 2;
+  for (TrainingLayout layout :
+       {TrainingLayout{.tensor = 2, .sequence = true},
+        TrainingLayout{.data = 2, .zero = 1, .accumulation = 2},
+        TrainingLayout{.data = 2, .zero = 2, .accumulation = 2},
+        TrainingLayout{.tensor = 2, .data = 2, .zero = 2, .sequence = true}}) {
+    const TrainingCurve at_once = TrainTiny(OnDevice(layout), kSteps, DType::kBFloat16);
+    for (const bool overlap : {true, false}) {
+      layout.overlap = overlap;
+      SCOPED_TRACE(Name(layout));
+      const kernels::cuda::emulation::LateStreams late;
+      EXPECT_TRUE(TrainTiny(OnDevice(layout), kSteps, DType::kBFloat16) == at_once);
+    }
   }
 }
 

@@ -223,6 +223,17 @@ TEST(SepAttentionCheckTest, RefusesWhatDoesNotFit) {
 }
 
 // The oracle's own backward against central differences of its forward.
+// On machines without a device: cuDNN keeps 2 bytes a score where deterministic.
+TEST(SepAttentionScratch, OfCudnnIsPlannedOnAnyMachine) {
+  SepAttentionShape shape = {2, 1024, 3, 64, DType::kBFloat16, 1, Device::kCuda};
+  const int64_t own = SepAttentionScratchBytes(shape);
+  shape.full_attention = FullAttention::kCudnn;
+  const int64_t scores = 2 * 3 * 1024 * 1024;
+  EXPECT_LT(own, 2 * scores);
+  EXPECT_GE(SepAttentionScratchBytes(shape), 2 * scores);
+  EXPECT_LT(SepAttentionScratchBytes(shape), 2.1 * scores);
+}
+
 TEST(AttentionOracleTest, BackwardIsTheDerivativeOfForward) {
   Trial run({.batch_size = 2, .seq_length = 13, .num_heads = 2, .head_dim = 4, .window = 4});
   AttentionProblem problem = run.problem();

@@ -201,6 +201,17 @@ TEST(Config, TensorRanksDivideTheVocabularyAndTheMlp) {
               HasSubstr("4 does not divide the 1002 inner features of the MLP; take 3 or 6"));
 }
 
+TEST(Config, CudnnIsForCudaIn16Bits) {
+  EXPECT_THAT(Faults(kRun, {"kernels.full_attention=CUDNN", "precision=BF16"}),
+              HasSubstr("kernels.full_attention: cuDNN is for device: CUDA; set OWN"));
+  EXPECT_THAT(Faults(kRun, {"kernels.full_attention=CUDNN", "device=CUDA"}),
+              HasSubstr("cuDNN's attention takes no FP32"));
+  const auto settings =
+      LoadConfigText(kRun, "c", {"kernels.full_attention=CUDNN", "device=CUDA", "precision=BF16"})
+          .settings;
+  EXPECT_EQ(settings.full_attention, kernels::FullAttention::kCudnn);
+}
+
 TEST(Config, ActivationFollowsNumericsUnlessGiven) {
   const auto activation = [](const std::vector<std::string>& overrides) {
     return LoadConfigText(kRun, "c", overrides).settings.model.activation;

@@ -43,7 +43,8 @@ model::ModelOptions TinyOptions(const TrainingLayout& layout, DType dtype) {
           .sequence = layout.sequence,
           .sequence_chunk_rows = kTinyChunkRows,
           .keep_gradients = layout.keep_gradients || layout.accumulation > 1,
-          .device = layout.device};
+          .device = layout.device,
+          .full_attention = layout.full_attention};
 }
 
 TinyTraining::TinyTraining(const TrainingLayout& layout, DType dtype,
@@ -52,7 +53,10 @@ TinyTraining::TinyTraining(const TrainingLayout& layout, DType dtype,
       config_(ConfigFromText(kTinyModel)),
       mesh_(dist::OpenDeviceWorld(std::move(world), layout.device), layout.tensor),
       model_(config_, TinyOptions(layout, dtype), mesh_),
-      ctx_{.device = layout.device, .num_threads = 1, .scratch = &model_.scratch()},
+      ctx_{.device = layout.device,
+           .num_threads = 1,
+           .scratch = &model_.scratch(),
+           .full_attention = layout.full_attention},
       optimizer_(
           {.lr = 0, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .clip = 1.0},
           model_, mesh_, layout.zero, layout.overlap) {

@@ -31,6 +31,7 @@ struct TrainingLayout {
   int accumulation = 1;
   bool overlap = true;
   Device device = Device::kCpu;
+  kernels::FullAttention full_attention = kernels::FullAttention::kOwn;
   bool keep_gradients = false;  // more than one micro-batch keeps them in any case
 };
 

@@ -1,7 +1,7 @@
 // The stand-in of NCCL. Operations take place when a group ends, in the calling thread, which waits
-// for its peers: an emulated stream runs at once. Everything is made of messages between two ranks;
-// reductions round to the dtype at every step and start at another rank for every element, as a
-// ring does, so that code which relies on their order fails here.
+// for its peers; on a late stream (../streams.h) when the stream comes to them. Everything is made
+// of messages between two ranks; reductions round to the dtype at every step and start at another
+// rank for every element, as a ring does, so that code which relies on their order fails here.
 //
 // Refused as NVIDIA documents: ranks, roots, peers, dtypes out of range and missing memory
 // (InvalidArgument), use of a communicator before all ranks have joined or after an error, and
@@ -23,6 +23,7 @@
 
 #include "base/dtype.h"
 #include "kernels/cuda/emulation/libraries/device_range.h"
+#include "kernels/cuda/emulation/streams.h"
 
 namespace {
 
@@ -30,6 +31,7 @@ using sepia::BFloat16;
 using sepia::Float16;
 using sepia::kernels::cuda::emulation::Fault;
 using sepia::kernels::cuda::emulation::RequireOnDevice;
+using sepia::kernels::cuda::emulation::RunOnStream;
 using Message = std::vector<char>;
 
 std::atomic<int> broken_rank{-1};
@@ -146,6 +148,16 @@ namespace {
 thread_local int group_depth = 0;
 thread_local std::vector<Operation> group;
 thread_local std::vector<ncclComm*> group_comms;
+thread_local cudaStream_t group_stream = nullptr;  // one a group, as Sepia calls it
+
+ncclResult_t Run(const std::vector<Operation>& operations) {
+  for (const Operation& operation : operations) operation.send();
+  for (const Operation& operation : operations) {
+    const ncclResult_t result = operation.receive();
+    if (result != ncclSuccess) return result;
+  }
+  return ncclInProgress;
+}
 
 ncclResult_t RunGroup() {
   const std::vector<Operation> operations = std::move(group);
@@ -155,16 +167,19 @@ ncclResult_t RunGroup() {
     if (comm->rank == broken_rank) comm->error = broken_error.load();
   }
   group_comms.clear();
-  for (const Operation& operation : operations) operation.send();
-  for (const Operation& operation : operations) {
-    const ncclResult_t result = operation.receive();
-    if (result != ncclSuccess) return result;
-  }
-  return operations.empty() ? ncclSuccess : ncclInProgress;
+  if (operations.empty()) return ncclSuccess;
+  if (!sepia::kernels::cuda::emulation::IsLate(group_stream)) return Run(operations);
+  // Of a collective that was aborted meanwhile the communicator's error tells.
+  RunOnStream(group_stream, [operations] { static_cast<void>(Run(operations)); });
+  return ncclInProgress;
 }
 
-ncclResult_t Enqueue(ncclComm* comm, Operation operation) {
+ncclResult_t Enqueue(ncclComm* comm, cudaStream_t stream, Operation operation) {
   if (comm->error != ncclSuccess || comm->aborted || !comm->IsReady()) return ncclInvalidUsage;
+  if (!group.empty() && stream != group_stream) {
+    throw Fault("NCCL: a group of calls on several streams, which the stand-in does not know");
+  }
+  group_stream = stream;
   group.push_back(std::move(operation));
   group_comms.push_back(comm);
   return group_depth > 0 ? ncclSuccess : RunGroup();
@@ -293,39 +308,41 @@ ncclResult_t ncclGroupEnd() {
 }
 
 ncclResult_t ncclSend(const void* from, size_t count, ncclDataType_t type, int peer,
-                      ncclComm_t comm, cudaStream_t) {
+                      ncclComm_t comm, cudaStream_t stream) {
   if (!IsValid(comm, type, count, from, from) || peer < 0 || peer >= comm->ranks) {
     return ncclInvalidArgument;
   }
   const size_t bytes = count * SizeOf(type);
   RequireOnDevice("ncclSend", "the data", from, bytes);
-  return Enqueue(comm, {[=] { comm->Send(peer, from, bytes); }, [] { return ncclSuccess; }});
+  return Enqueue(comm, stream,
+                 {[=] { comm->Send(peer, from, bytes); }, [] { return ncclSuccess; }});
 }
 
 ncclResult_t ncclRecv(void* to, size_t count, ncclDataType_t type, int peer, ncclComm_t comm,
-                      cudaStream_t) {
+                      cudaStream_t stream) {
   if (!IsValid(comm, type, count, to, to) || peer < 0 || peer >= comm->ranks) {
     return ncclInvalidArgument;
   }
   const size_t bytes = count * SizeOf(type);
   RequireOnDevice("ncclRecv", "the data", to, bytes);
-  return Enqueue(comm, {[] {}, [=] { return comm->ReceiveInto(peer, to, bytes); }});
+  return Enqueue(comm, stream, {[] {}, [=] { return comm->ReceiveInto(peer, to, bytes); }});
 }
 
 ncclResult_t ncclAllReduce(const void* from, void* to, size_t count, ncclDataType_t type,
-                           ncclRedOp_t op, ncclComm_t comm, cudaStream_t) {
+                           ncclRedOp_t op, ncclComm_t comm, cudaStream_t stream) {
   if (!IsValid(comm, type, count, from, to)) return ncclInvalidArgument;
   const size_t bytes = count * SizeOf(type);
   RequireOnDevice("ncclAllReduce", "the input", from, bytes);
   RequireOnDevice("ncclAllReduce", "the output", to, bytes);
   return Enqueue(
-      comm, ExchangeAll(
-                comm, bytes, [=](int) { return static_cast<const char*>(from); },
-                [=](std::vector<Message>& parts) { ReduceAround(parts, count, type, op, to); }));
+      comm, stream,
+      ExchangeAll(
+          comm, bytes, [=](int) { return static_cast<const char*>(from); },
+          [=](std::vector<Message>& parts) { ReduceAround(parts, count, type, op, to); }));
 }
 
 ncclResult_t ncclReduceScatter(const void* from, void* to, size_t count, ncclDataType_t type,
-                               ncclRedOp_t op, ncclComm_t comm, cudaStream_t) {
+                               ncclRedOp_t op, ncclComm_t comm, cudaStream_t stream) {
   if (!IsValid(comm, type, count, from, to)) return ncclInvalidArgument;
   const size_t bytes = count * SizeOf(type);
   RequireOnDevice("ncclReduceScatter", "the input", from, bytes * static_cast<size_t>(comm->ranks));
@@ -333,37 +350,38 @@ ncclResult_t ncclReduceScatter(const void* from, void* to, size_t count, ncclDat
   const auto part = [=](int r) {
     return static_cast<const char*>(from) + static_cast<size_t>(r) * bytes;
   };
-  return Enqueue(comm, ExchangeAll(comm, bytes, part, [=](std::vector<Message>& parts) {
+  return Enqueue(comm, stream, ExchangeAll(comm, bytes, part, [=](std::vector<Message>& parts) {
                    ReduceAround(parts, count, type, op, to);
                  }));
 }
 
 ncclResult_t ncclAllGather(const void* from, void* to, size_t count, ncclDataType_t type,
-                           ncclComm_t comm, cudaStream_t) {
+                           ncclComm_t comm, cudaStream_t stream) {
   if (!IsValid(comm, type, count, from, to)) return ncclInvalidArgument;
   const size_t bytes = count * SizeOf(type);
   RequireOnDevice("ncclAllGather", "the input", from, bytes);
   RequireOnDevice("ncclAllGather", "the output", to, bytes * static_cast<size_t>(comm->ranks));
-  return Enqueue(comm, ExchangeAll(
-                           comm, bytes, [=](int) { return static_cast<const char*>(from); },
-                           [=](std::vector<Message>& parts) {
-                             for (size_t r = 0; r < parts.size(); ++r) {
-                               std::memcpy(static_cast<char*>(to) + r * bytes, parts[r].data(),
-                                           bytes);
-                             }
-                           }));
+  return Enqueue(comm, stream,
+                 ExchangeAll(
+                     comm, bytes, [=](int) { return static_cast<const char*>(from); },
+                     [=](std::vector<Message>& parts) {
+                       for (size_t r = 0; r < parts.size(); ++r) {
+                         std::memcpy(static_cast<char*>(to) + r * bytes, parts[r].data(), bytes);
+                       }
+                     }));
 }
 
 ncclResult_t ncclBroadcast(const void* from, void* to, size_t count, ncclDataType_t type, int root,
-                           ncclComm_t comm, cudaStream_t) {
+                           ncclComm_t comm, cudaStream_t stream) {
   if (!IsValid(comm, type, count, to, to) || root < 0 || root >= comm->ranks) {
     return ncclInvalidArgument;
   }
   const size_t bytes = count * SizeOf(type);
   RequireOnDevice("ncclBroadcast", "the output", to, bytes);
-  return Enqueue(comm, {[=] {
-                          if (comm->rank != root) return;
-                          for (int r = 0; r < comm->ranks; ++r) comm->Send(r, from, bytes);
-                        },
-                        [=] { return comm->ReceiveInto(root, to, bytes); }});
+  return Enqueue(comm, stream,
+                 {[=] {
+                    if (comm->rank != root) return;
+                    for (int r = 0; r < comm->ranks; ++r) comm->Send(r, from, bytes);
+                  },
+                  [=] { return comm->ReceiveInto(root, to, bytes); }});
 }
