@@ -4,6 +4,7 @@
 
 #include "checkpoint/safetensors.h"
 #include "tests/e2e/sepia_process.h"
+#include "tests/e2e/tiny_run.h"
 #include "tests/support/shared_fixtures.h"
 #include "tests/support/temp_dir.h"
 
@@ -12,12 +13,32 @@ namespace {
 
 using ::testing::HasSubstr;
 
-ProcessResult ProbeOnDevice(const std::string& out, const std::string& precision) {
+ProcessResult ProbeOnDevice(const std::string& out, const std::string& precision,
+                            const std::vector<std::string>& more = {}) {
   const std::string model = GoldenPath("model");
-  return RunSepia({"probe", "--model", model, "--tokens", model + "/sep_n8_H.safetensors", "--out",
-                   out, "--set", "model.attention.kind=SEP", "--set", "model.attention.window=8",
-                   "--set", "model.attention.full_layers=[0]", "--set", "device=CUDA", "--set",
-                   "kernels.allow_fallback=false", "--set", "precision=" + precision});
+  std::vector<std::string> arguments = {"probe",
+                                        "--model",
+                                        model,
+                                        "--tokens",
+                                        model + "/sep_n8_H.safetensors",
+                                        "--out",
+                                        out,
+                                        "--set",
+                                        "model.attention.kind=SEP",
+                                        "--set",
+                                        "model.attention.window=8",
+                                        "--set",
+                                        "model.attention.full_layers=[0]",
+                                        "--set",
+                                        "device=CUDA",
+                                        "--set",
+                                        "kernels.allow_fallback=false",
+                                        "--set",
+                                        "precision=" + precision};
+  for (const std::string& setting : more) {
+    arguments.insert(arguments.end(), {"--set", setting});
+  }
+  return RunSepia(arguments);
 }
 
 TEST(DeviceCli, ProbeSaysWhichKernelsRan) {
@@ -25,7 +46,7 @@ TEST(DeviceCli, ProbeSaysWhichKernelsRan) {
   const ProcessResult result = ProbeOnDevice(dir.File("out"), "BF16");
   ASSERT_EQ(result.code, 0) << result.output;
   EXPECT_THAT(result.output, HasSubstr("emulated on host fibers"));
-  EXPECT_THAT(result.output, HasSubstr("mma.sync bf16 D=16 in 32"));
+  EXPECT_THAT(result.output, HasSubstr("attention by mma.sync bf16 D=16 in 32 in every layer"));
   const checkpoint::SafetensorsFile ours(dir.File("out"));
   const checkpoint::SafetensorsFile reference(GoldenPath("model") + "/sep_n8_H.safetensors");
   for (const checkpoint::SafetensorsEntry& entry : reference.entries()) {
@@ -33,6 +54,45 @@ TEST(DeviceCli, ProbeSaysWhichKernelsRan) {
       EXPECT_EQ(ours.Get(entry.name).shape, entry.shape);
     }
   }
+}
+
+TEST(DeviceCli, CudnnServesFullAttentionWhereTheConfigSaysSo) {
+  const TempDir dir;
+  const std::string cudnn = "kernels.full_attention=CUDNN";
+  const ProcessResult result = ProbeOnDevice(dir.File("out"), "BF16", {cudnn});
+  ASSERT_EQ(result.code, 0) << result.output;
+  EXPECT_THAT(
+      result.output,
+      HasSubstr("attention by cuDNN's stand-in on the host SDPA bf16 D=16, deterministic in "
+                "layers 0, mma.sync bf16 D=16 in 32 in the others"));
+  const ProcessResult fp32 = ProbeOnDevice(dir.File("fp32"), "FP32", {cudnn});
+  EXPECT_EQ(fp32.code, 2);
+  EXPECT_THAT(fp32.output, HasSubstr("cuDNN's attention takes no FP32"));
+  const ProcessResult host = ProbeOnDevice(dir.File("host"), "BF16", {cudnn, "device=CPU"});
+  EXPECT_EQ(host.code, 2);
+  EXPECT_THAT(host.output, HasSubstr("cuDNN is for device: CUDA"));
+}
+
+// Two steps, or one and a resumed second: the same bits.
+TEST(DeviceCli, TrainsAndResumes) {
+  const TinyRun run;
+  const std::vector<std::string> device = {
+      "--set", "device=CUDA", "--set", "precision=BF16", "--set", "kernels.allow_fallback=false"};
+  const auto train = [&](const std::string& name, const std::string& steps) {
+    std::vector<std::string> more = device;
+    more.insert(more.end(), {"--steps", steps});
+    return RunSepia(run.Train(name, more));
+  };
+  const ProcessResult whole = train("whole", "2");
+  ASSERT_EQ(whole.code, 0) << whole.output;
+  EXPECT_THAT(whole.output, HasSubstr("device     emulated on host fibers"));
+  EXPECT_THAT(whole.output, HasSubstr("mma.sync bf16"));
+  ASSERT_EQ(train("parts", "1").code, 0);
+  const ProcessResult second = train("parts", "2");
+  ASSERT_EQ(second.code, 0) << second.output;
+  EXPECT_THAT(CompareCheckpoints(run.Checkpoint("whole", 2), run.Checkpoint("parts", 2)),
+              ::testing::IsEmpty());
+  EXPECT_EQ(ComparableMetrics(run.Metrics("whole")), ComparableMetrics(run.Metrics("parts")));
 }
 
 TEST(DeviceCli, FallbacksAreErrorsWhereTheConfigSaysSo) {
@@ -43,9 +103,11 @@ TEST(DeviceCli, FallbacksAreErrorsWhereTheConfigSaysSo) {
 }
 
 TEST(DeviceCli, DoctorNamesTheDevice) {
-  const ProcessResult result = RunSepia({"doctor", "--quick", "--device", "CUDA"});
-  EXPECT_EQ(result.code, 0) << result.output;
-  EXPECT_THAT(result.output, HasSubstr("emulated on host fibers"));
+  for (const char* device : {"CUDA", "CPU"}) {
+    const ProcessResult result = RunSepia({"doctor", "--quick", "--device", device});
+    EXPECT_EQ(result.code, 0) << result.output;
+    EXPECT_THAT(result.output, HasSubstr("emulated on host fibers"));
+  }
 }
 
 TEST(DeviceCli, GenerationNeedsTheHost) {

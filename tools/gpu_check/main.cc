@@ -88,6 +88,21 @@ std::vector<Finding> CheckRaces(const std::string& program) {
           Sanitize(program, "synccheck"), Sanitize(program, "initcheck")};
 }
 
+StepSettings StepOf(bool quick) {
+  StepSettings settings = {"device=CUDA", "precision=BF16", "kernels.allow_fallback=false"};
+  const StepSettings size =
+      quick ? StepSettings{"model.preset=\"pythia-14m\"",
+                           "model.num_layers=1",
+                           "model.vocab_size=128",
+                           "data.sequence_length=64",
+                           "batch.micro=1",
+                           "batch.global=1"}
+            : StepSettings{"model.preset=\"pythia-160m\"", "data.sequence_length=2048",
+                           "batch.micro=8", "batch.global=8"};
+  settings.insert(settings.end(), size.begin(), size.end());
+  return settings;
+}
+
 int Run(const Options& options, const std::string& program) {
   kernels::OpenDevice(Device::kCuda);
   fmt::print("{}; {}\n", kernels::DeviceName(Device::kCuda), kernels::cuda::DnnName());
@@ -103,7 +118,10 @@ int Run(const Options& options, const std::string& program) {
   report.Add(CheckOps(sizes));
   report.Add(CheckDeterminism(sizes));
   if (!options.no_sanitizer) report.Add(CheckRaces(program));
-  if (!options.no_speed) report.Add(MeasureAttention(speed));
+  if (!options.no_speed) {
+    report.Add(MeasureAttention(speed));
+    report.Add(MeasureTrainingStep(StepOf(options.quick), speed.repetitions));
+  }
   if (!options.json.empty()) report.Write(options.json);
   fmt::print("{} failed\n", report.failures());
   return report.failures() == 0 ? 0 : 1;

@@ -1,6 +1,7 @@
 // How fast attention is on the device.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "tools/gpu_check/side_by_side.h"
@@ -13,6 +14,13 @@ struct SpeedSizes {
   int64_t heads;
   int repetitions;
 };
+
+// The model and batch of a training step, in the grammar of --set.
+using StepSettings = std::vector<std::string>;
+
+// Whole steps in bf16, with one token in six a separator and dense, own kernels and cuDNN: the
+// median, after two that warm up and must lower the loss.
+std::vector<Finding> MeasureTrainingStep(const StepSettings& settings, int repetitions);
 
 // Milliseconds by events, the median of the repetitions; on the emulated device they say nothing.
 // Sep-Attention (window 64, one token in six a separator), the same kernel dense, and cuDNN.

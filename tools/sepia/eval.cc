@@ -15,6 +15,7 @@
 #include "kernels/elementwise.h"
 #include "tools/sepia/command.h"
 #include "tools/sepia/loaded_model.h"
+#include "tools/sepia/make_batch.h"
 #include "tools/sepia/ranks.h"
 
 namespace sepia::tools {

@@ -97,24 +97,15 @@ LoadedModel::LoadedModel(const OpenedModel& opened, const LoadedModelSize& size,
                           .sequence = opened.settings().parallel.sequence,
                           .rotary_tables = opened.settings().rotary_tables,
                           .num_threads = opened.num_threads(),
-                          .device = opened.settings().device},
+                          .device = opened.settings().device,
+                          .full_attention = opened.settings().full_attention},
       mesh_);
   ctx_ = {.device = opened.settings().device,
           .num_threads = opened.num_threads(),
           .scratch = &model_->scratch(),
-          .allow_fallback = opened.settings().allow_fallback};
+          .allow_fallback = opened.settings().allow_fallback,
+          .full_attention = opened.settings().full_attention};
   dist::Agree(mesh_.world(), [&] { LoadWeights(*opened.source, ctx_, mesh_.tensor(), *model_); });
-}
-
-Batch MakeBatch(const model::AttentionPlan& plan, std::vector<int32_t> tokens,
-                std::vector<int32_t> targets, int64_t batch_size, int64_t seq_length) {
-  Batch batch;
-  batch.batch_size = batch_size;
-  batch.seq_length = seq_length;
-  batch.tokens = std::move(tokens);
-  batch.targets = std::move(targets);
-  batch.indexes = BuildAttentionIndexes(batch.tokens, batch_size, seq_length, plan.specs);
-  return batch;
 }
 
 std::string TokenizerPath(const std::string& given, const OpenedModel& opened) {

@@ -64,10 +64,6 @@ class LoadedModel {
   kernels::Context ctx_;
 };
 
-// A batch [B, T] with the indexes that the model's layers need.
-Batch MakeBatch(const model::AttentionPlan& plan, std::vector<int32_t> tokens,
-                std::vector<int32_t> targets, int64_t batch_size, int64_t seq_length);
-
 // The tokenizer of a command: `given`, else the config's, else the source's. Throws UserError when
 // there is none.
 std::string TokenizerPath(const std::string& given, const OpenedModel& opened);

@@ -17,7 +17,8 @@ struct Finding {
   std::string text;  // with the remedy, where one is needed
 };
 
-// Processor, `device`, memory, disk of `directory`. Opens the device. Does not throw.
+// Processor, GPU where the build can use one or `device` is CUDA, memory, disk of `directory`.
+// Opens the GPU. Does not throw.
 std::vector<Finding> CheckMachine(const std::string& directory, Device device);
 
 // Threads of a process that works alone on its machine.

@@ -11,10 +11,10 @@
 #include "checkpoint/safetensors.h"
 #include "dist/agreement.h"
 #include "kernels/device.h"
-#include "kernels/sep_attention.h"
 #include "model/gather.h"
 #include "tools/sepia/command.h"
 #include "tools/sepia/loaded_model.h"
+#include "tools/sepia/make_batch.h"
 #include "tools/sepia/ranks.h"
 
 namespace sepia::tools {
@@ -163,9 +163,8 @@ void RunProbe(const ProbeOptions& options) {
   LoadedModel loaded(
       opened, {.batch_size = batch.batch_size, .seq_length = batch.seq_length, .gradients = true},
       std::move(world));
-  LogInfo("{}attention by {} in every layer", DescribeDevice(loaded.ctx().device),
-          kernels::SepAttentionKernelName(loaded.ctx(), opened.settings().compute_dtype(),
-                                          opened.model_config().head_dim()));
+  LogInfo("{}attention by {}", DescribeDevice(loaded.ctx().device),
+          loaded.model().DescribeAttention(loaded.ctx()));
   Probe probe(loaded, batch);
   const OwnedTensor logits = probe.Logits();
 

@@ -4,10 +4,13 @@
 
 #include <fmt/core.h>
 
+#include "base/buffer.h"
 #include "base/clock.h"
+#include "base/device_memory.h"
 #include "base/error.h"
 #include "dist/communicator.h"
-#include "tools/sepia/loaded_model.h"
+#include "kernels/device.h"
+#include "tools/sepia/make_batch.h"
 #include "trainer/memory_plan.h"
 
 namespace sepia::tools {
@@ -33,11 +36,17 @@ StepWorkload::StepWorkload(const trainer::TrainSettings& settings,
                            const std::vector<int32_t>& stream)
     : mesh_(dist::MakeSelfCommunicator(), /*tensor=*/1),
       model_(settings.model, trainer::ModelOptionsOf(settings, /*data_ranks=*/1), mesh_),
-      ctx_{.num_threads = trainer::NumThreads(settings), .scratch = &model_.scratch()},
+      ctx_{.device = settings.device,
+           .num_threads = trainer::NumThreads(settings),
+           .scratch = &model_.scratch(),
+           .allow_fallback = settings.allow_fallback,
+           .full_attention = settings.full_attention},
       optimizer_(
           {.lr = kLr, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .clip = 1.0},
           model_, mesh_),
-      batch_(CutRows(model_.attention_plan(), settings, stream)) {
+      batch_(CutRows(model_.attention_plan(), settings, stream)),
+      loss_sum_(DType::kFloat64, {1}, settings.device),
+      grad_scale_(DType::kFloat32, {1}, settings.device) {
   optimizer_.InitializeWeights(ctx_, /*seed=*/1234);
 }
 
@@ -45,11 +54,13 @@ StepSeconds StepWorkload::Run() {
   StepSeconds seconds;
   Timer timer;
   model_.Forward(ctx_, batch_);
+  kernels::Synchronize(ctx_.device);
   seconds.forward = timer.Lap();
   last_loss_ = Backward();
   seconds.backward = timer.Lap();
   optimizer_.MeasureGradients(ctx_, /*loss_scale=*/1);
   optimizer_.Update(ctx_, kLr);
+  kernels::Synchronize(ctx_.device);
   seconds.optimizer = timer.Lap();
   if (!has_run_) first_loss_ = last_loss_;
   has_run_ = true;
@@ -57,15 +68,14 @@ StepSeconds StepWorkload::Run() {
 }
 
 double StepWorkload::Backward() {
-  double loss_sum = 0;
   const auto num_targets = static_cast<double>(batch_.num_targets());
-  const auto grad_scale = static_cast<float>(1 / num_targets);
+  WriteScalar(grad_scale_, static_cast<float>(1 / num_targets));
   model_.Backward(ctx_, batch_,
-                  {.grad_scale = ConstTensorView(&grad_scale, DType::kFloat32, {1}),
-                   .loss_sum = TensorView(&loss_sum, DType::kFloat64, {1}),
+                  {.grad_scale = grad_scale_,
+                   .loss_sum = loss_sum_,
                    .loss_mode = GradMode::kOverwrite,
                    .grad_mode = GradMode::kOverwrite});
-  return loss_sum / num_targets;
+  return ReadScalar<double>(loss_sum_) / num_targets;
 }
 
 void StepWorkload::VerifyLosses() const {

@@ -1,10 +1,12 @@
-// What `bench step` runs: a model, its optimizer and one batch that every step repeats.
+// What `bench step` and gpu_check run: a model, its optimizer and one batch that every step
+// repeats.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
 #include "base/batch.h"
+#include "base/buffer.h"
 #include "dist/mesh.h"
 #include "kernels/context.h"
 #include "model/gpt_neox.h"
@@ -23,6 +25,7 @@ struct StepSeconds {
 class StepWorkload {
  public:
   // `stream`: rows of T + 1 consecutive tokens, settings.batch.micro of them. Weights are fresh.
+  // settings.device must be open.
   StepWorkload(const trainer::TrainSettings& settings, const std::vector<int32_t>& stream);
 
   // Forward, backward, update.
@@ -50,6 +53,7 @@ class StepWorkload {
   kernels::Context ctx_;
   trainer::AdamW optimizer_;
   Batch batch_;
+  OwnedTensor loss_sum_, grad_scale_;
   double first_loss_ = 0, last_loss_ = 0;
   bool has_run_ = false;
 };

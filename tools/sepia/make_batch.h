@@ -1,0 +1,15 @@
+// A batch [B, T] with the indexes that a model's layers need.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/batch.h"
+#include "model/model_config.h"
+
+namespace sepia::tools {
+
+Batch MakeBatch(const model::AttentionPlan& plan, std::vector<int32_t> tokens,
+                std::vector<int32_t> targets, int64_t batch_size, int64_t seq_length);
+
+}  // namespace sepia::tools
