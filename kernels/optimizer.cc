@@ -27,20 +27,22 @@ void ClipFactor(Context& ctx, const ClipFactorArgs& args) {
 
 void AdamWUpdate(Context& ctx, const AdamWArgs& args) {
   CheckDevice(ctx);
-  const int64_t size = args.master.num_elements();
-  const auto check = [&](const ConstTensorView& tensor, const char* name) {
-    CHECK(tensor.num_elements() == size && tensor.dtype() == DType::kFloat32,
-          "{} is {} {}, expected {} elements of f32", name, DTypeName(tensor.dtype()),
-          tensor.shape(), size);
+  const OptimizerState& state = args.state;
+  CheckComputeDType(state.weight.dtype(), "weight");
+  const int64_t size = state.weight.num_elements();
+  const auto check = [&](const ConstTensorView& tensor, const char* name, DType dtype) {
+    CHECK(tensor.num_elements() == size && tensor.dtype() == dtype,
+          "{} is {} {}, expected {} elements of {}", name, DTypeName(tensor.dtype()),
+          tensor.shape(), size, DTypeName(dtype));
   };
-  check(args.master, "master");
-  check(args.exp_avg, "exp_avg");
-  check(args.exp_avg_sq, "exp_avg_sq");
-  check(args.grad, "grad");
-  if (!args.weight.empty()) {
-    CheckComputeDType(args.weight.dtype(), "weight");
-    CHECK_EQ(args.weight.num_elements(), size);
+  if (const std::optional<DType> dtype = MasterDType(state.weight.dtype())) {
+    check(state.master, "master", *dtype);
+  } else {
+    CHECK(state.master.empty(), "an fp32 weight is its own master");
   }
+  check(state.exp_avg, "exp_avg", DType::kFloat32);
+  check(state.exp_avg_sq, "exp_avg_sq", DType::kFloat32);
+  check(args.grad, "grad", DType::kFloat32);
   CheckTensor(args.grad_multiplier, "grad_multiplier", DType::kFloat32, {1});
   CheckTensor(args.skip, "skip", DType::kInt32, {1});
   CHECK_GE(args.t, 1);

@@ -4,6 +4,7 @@
 
 #include "base/tensor.h"
 #include "kernels/context.h"
+#include "kernels/optimizer_state.h"
 
 namespace sepia::kernels {
 
@@ -32,17 +33,14 @@ struct ClipFactorArgs {
 };
 void ClipFactor(Context& ctx, const ClipFactorArgs& args);
 
-// One parameter, or any slice of one (all views of the same number of elements):
+// One parameter, or any slice of one (all views of the same number of elements), p its master:
 //   g = grad * grad_multiplier;  m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2
 //   p -= lr (m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps) + weight_decay p)
-// then weight = p rounded to the compute dtype. Source: Loshchilov & Hutter, decoupled form;
-// DeepSpeed FusedAdam with adam_w_mode.
+// then weight = p rounded to the compute dtype. How a dtype holds its master changes no bit of the
+// results. Source: Loshchilov & Hutter, decoupled form; DeepSpeed FusedAdam with adam_w_mode.
 struct AdamWArgs {
-  TensorView master;                // fp32
-  TensorView exp_avg;               // fp32
-  TensorView exp_avg_sq;            // fp32
+  OptimizerState state;
   ConstTensorView grad;             // fp32
-  TensorView weight;                // compute dtype; empty when the master is the weight (FP32)
   ConstTensorView grad_multiplier;  // [1] fp32
   ConstTensorView skip;             // [1] int32
   double lr, beta1, beta2, eps, weight_decay;

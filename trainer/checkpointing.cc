@@ -15,6 +15,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "checkpoint/reader.h"
+#include "checkpoint/rectangle.h"
 #include "checkpoint/sepia_source.h"
 #include "checkpoint/step_directories.h"
 #include "dist/agreement.h"
@@ -65,6 +66,16 @@ std::vector<std::string> SplitLines(const std::string& text) {
   std::istringstream stream(text);
   for (std::string line; std::getline(stream, line);) lines.push_back(line);
   return lines;
+}
+
+// For CheckpointTensor::read: values whose memory holds them in another form.
+auto ReaderOf(const StateTensor& state) {
+  return [state](const checkpoint::Rectangle& part, const TensorView& out) {
+    const TensorView values = out.Reshaped({out.num_elements()});
+    checkpoint::ForEachRun(
+        part, {state.offset, state.view.shape()}, part,
+        [&](int64_t from, int64_t to, int64_t count) { state.Read(from, values.Rows(to, count)); });
+  };
 }
 
 }  // namespace
@@ -263,25 +274,25 @@ checkpoint::TrainState Checkpointing::Continued(const checkpoint::ModelSource& s
 }
 
 void Checkpointing::LoadTensors(const checkpoint::ModelSource& source, bool moments) {
-  const auto load = [&](const std::vector<NamedTensor>& tensors, checkpoint::Role role) {
+  const auto load = [&](const std::vector<StateTensor>& tensors, checkpoint::Role role) {
     std::vector<checkpoint::PartTarget> parts;  // of one tensor: its rectangles stand together
-    std::vector<std::pair<OwnedTensor, TensorView>> staged;  // host memory, and whose values it is
+    std::vector<std::pair<OwnedTensor, const StateTensor*>> staged;  // whose memory is no target
     for (size_t i = 0; i < tensors.size(); ++i) {
-      const NamedTensor& tensor = tensors[i];
+      const StateTensor& tensor = tensors[i];
       if (const Shape& stored = source.Get(tensor.name).shape; stored != tensor.global_shape) {
         throw BadData(source.path(), -1,
                       fmt::format("tensor '{}' has shape {}, this run's has {}", tensor.name,
                                   stored, tensor.global_shape));
       }
       TensorView values = tensor.view;
-      if (values.device() != Device::kCpu) {
-        staged.emplace_back(OwnedTensor(values.dtype(), values.shape()), values);
+      if (values.raw() == nullptr || values.device() != Device::kCpu) {
+        staged.emplace_back(OwnedTensor(values.dtype(), values.shape()), &tensor);
         values = staged.back().first;
       }
       parts.push_back({{tensor.offset, values.shape()}, values});
       if (i + 1 < tensors.size() && tensors[i + 1].name == tensor.name) continue;
       source.ReadParts(tensor.name, parts, role);
-      for (const auto& [read, target] : staged) CopyTensor(read, target);
+      for (const auto& [read, target] : staged) target->Write(read);
       parts.clear();
       staged.clear();
     }
@@ -303,9 +314,10 @@ bool Checkpointing::Due(int64_t step) const {
 
 std::vector<checkpoint::CheckpointTensor> Checkpointing::Tensors() const {
   std::vector<checkpoint::CheckpointTensor> tensors;
-  const auto add = [&](std::vector<NamedTensor> named, checkpoint::Role role) {
-    for (NamedTensor& tensor : named) {
-      tensors.push_back({.tensor = std::move(tensor), .role = role, .read = nullptr});
+  const auto add = [&](const std::vector<StateTensor>& states, checkpoint::Role role) {
+    for (const StateTensor& state : states) {
+      tensors.push_back({.tensor = state, .role = role, .read = nullptr});
+      if (state.view.raw() == nullptr) tensors.back().read = ReaderOf(state);
     }
   };
   constexpr auto kShare = AdamW::Share::kSaved;
@@ -325,7 +337,12 @@ std::vector<checkpoint::CheckpointTensor> Checkpointing::Snapshot() {
   for (auto& t : tensors) {
     const TensorView view = t.tensor.view;
     t.tensor.view = TensorView(to, view.dtype(), view.shape());
-    CopyTensor(view, t.tensor.view);
+    if (t.read) {
+      t.read({t.tensor.offset, view.shape()}, t.tensor.view);
+      t.read = nullptr;
+    } else {
+      CopyTensor(view, t.tensor.view);
+    }
     to += view.num_bytes();
   }
   return tensors;

@@ -12,7 +12,7 @@ namespace sepia::trainer {
 
 struct RunMemory {
   model::MemoryPlan model;
-  int64_t optimizer = 0;      // master weights and moments
+  int64_t optimizer = 0;      // masters, as far as they are not the weights, and moments
   int64_t communication = 0;  // what arrives from other ranks
 
   // Name and bytes of each arena, for tables.

@@ -15,14 +15,12 @@ namespace {
 // to tell each other in that block: one thread does both.
 constexpr size_t kGathersAhead = 2;
 
-struct States {
-  TensorView master, exp_avg, exp_avg_sq;
-};
-
-States AllocateStates(Arena& arena, int64_t num_elements, bool own_master) {
-  States states;
+kernels::OptimizerState AllocateStates(Arena& arena, int64_t num_elements, DType compute_dtype) {
+  kernels::OptimizerState states;
   const Shape shape{num_elements};
-  if (own_master) states.master = arena.Allocate("master", DType::kFloat32, shape);
+  if (const auto master = kernels::MasterDType(compute_dtype)) {
+    states.master = arena.Allocate("master", *master, shape);
+  }
   states.exp_avg = arena.Allocate("exp_avg", DType::kFloat32, shape);
   states.exp_avg_sq = arena.Allocate("exp_avg_sq", DType::kFloat32, shape);
   return states;
@@ -32,7 +30,7 @@ States AllocateStates(Arena& arena, int64_t num_elements, bool own_master) {
 
 int64_t AdamW::PlanBytes(const model::FlatLayout& layout, DType compute_dtype, int64_t num_slices) {
   Arena counting("optimizer");
-  AllocateStates(counting, layout.size / num_slices, compute_dtype != DType::kFloat32);
+  AllocateStates(counting, layout.size / num_slices, compute_dtype);
   return counting.used_bytes();
 }
 
@@ -55,37 +53,30 @@ AdamW::AdamW(const OptimizerSettings& settings, model::GptNeox& model, dist::Mes
       grad_multiplier_(DType::kFloat32, {1}, model.options().device),
       skip_(DType::kInt32, {1}, model.options().device) {
   CHECK(model.options().shard_gradients == (zero_stage == 2), "ZeRO-2 is for sharded gradients");
-  const bool own_master = model.options().compute_dtype != DType::kFloat32;
-  const States states = AllocateStates(arena_, model.layout().size / slices_.size(), own_master);
-  master_ = states.master;
-  exp_avg_ = states.exp_avg;
-  exp_avg_sq_ = states.exp_avg_sq;
-  FillBytes(exp_avg_, 0);
-  FillBytes(exp_avg_sq_, 0);
+  states_ =
+      AllocateStates(arena_, model.layout().size / slices_.size(), model.options().compute_dtype);
+  FillBytes(states_.exp_avg, 0);
+  FillBytes(states_.exp_avg_sq, 0);
 }
 
-TensorView AdamW::State(const model::Piece& piece, Role role) const {
-  const TensorView states = role == Role::kMaster   ? master_
-                            : role == Role::kExpAvg ? exp_avg_
-                                                    : exp_avg_sq_;
-  if (states.empty()) return Weight(piece);
+kernels::OptimizerState AdamW::State(const model::Piece& piece) const {
+  const int64_t count = piece.end - piece.begin;
   // A rank that holds everything keeps the order of the flat vector.
   const int64_t place = slices_.size() == 1 ? piece.place : piece.in_slice;
-  return states.Rows(place, piece.end - piece.begin);
-}
-
-TensorView AdamW::Weight(const model::Piece& piece) const {
-  return model_.weights().Rows(piece.place, piece.end - piece.begin);
+  return {.weight = model_.weights().Rows(piece.place, count),
+          .master = states_.master.empty() ? TensorView() : states_.master.Rows(place, count),
+          .exp_avg = states_.exp_avg.Rows(place, count),
+          .exp_avg_sq = states_.exp_avg_sq.Rows(place, count)};
 }
 
 void AdamW::InitializeWeights(kernels::Context& ctx, uint64_t seed) {
   const auto specs = model_.parameters().specs();
   size_t next = 0;
-  std::vector<NamedTensor> masters = Masters();
+  const std::vector<StateTensor> masters = Masters();
   for (const model::ParamSpec& spec : specs) {
     for (; next < masters.size() && masters[next].name == spec.hf_name; ++next) {
-      const NamedTensor& master = masters[next];
-      WriteFromHost(master.view, [&](TensorView values) {
+      const StateTensor& master = masters[next];
+      master.Fill([&](const TensorView& values) {
         model::InitializeParameter(spec, master.offset, seed, ctx.num_threads, values);
       });
     }
@@ -95,11 +86,6 @@ void AdamW::InitializeWeights(kernels::Context& ctx, uint64_t seed) {
 }
 
 void AdamW::WeightsLoaded(kernels::Context& ctx) {
-  if (!master_.empty()) {
-    for (const model::Piece& piece : pieces_) {
-      kernels::Cast(ctx, State(piece, Role::kMaster), Weight(piece));
-    }
-  }
   WeightsUpdated(ctx);
   WaitForWeights(ctx);
 }
@@ -192,11 +178,8 @@ void AdamW::Update(kernels::Context& ctx, double lr) {
   const auto specs = model_.parameters().specs();
   for (const model::Piece& piece : pieces_) {
     const bool decays = specs[static_cast<size_t>(piece.param)].weight_decay;
-    kernels::AdamWUpdate(ctx, {.master = State(piece, Role::kMaster),
-                               .exp_avg = State(piece, Role::kExpAvg),
-                               .exp_avg_sq = State(piece, Role::kExpAvgSq),
+    kernels::AdamWUpdate(ctx, {.state = State(piece),
                                .grad = reducer_.Reduced(piece),
-                               .weight = master_.empty() ? TensorView() : Weight(piece),
                                .grad_multiplier = grad_multiplier_,
                                .skip = skip_,
                                .lr = lr,
@@ -209,38 +192,51 @@ void AdamW::Update(kernels::Context& ctx, double lr) {
   WeightsUpdated(ctx);
 }
 
-std::vector<NamedTensor> AdamW::Named(Role role, Share share) const {
+std::vector<StateTensor> AdamW::Named(kernels::StateRole role, Share share) const {
   const bool saved = share == Share::kSaved;
   const dist::Communicator& tensor = mesh_.tensor();
   // Ranks that hold the same share the work of saving as ZeRO's ranks do.
   const std::vector<model::Piece> pieces =
       saved ? model::PiecesOfSlice(model_.layout(), mesh_.data().rank(), mesh_.data().size())
             : pieces_;
-  std::vector<NamedTensor> tensors;
+  std::vector<StateTensor> tensors;
   for (const model::Piece& piece : pieces) {
     const model::ParamSpec& spec = model_.parameters().specs()[static_cast<size_t>(piece.param)];
     if (saved && spec.placement == model::Placement::kReplicated && tensor.rank() != 0) continue;
-    const TensorView values = State(piece, role);
+    const kernels::OptimizerState state = State(piece);
     const model::ParamPart part = PartOfTensorRank(spec, tensor.rank(), tensor.size());
     int64_t begin = 0;
     for (const model::ParamPart& rectangle : Rectangles(part, piece.begin, piece.end)) {
       const int64_t count = rectangle.shape.num_elements();
-      tensors.push_back({spec.hf_name, values.Rows(begin, count).Reshaped(rectangle.shape),
-                         spec.shape, rectangle.offset});
+      tensors.emplace_back(spec.hf_name, rectangle.shape, spec.shape, rectangle.offset, role,
+                           kernels::Rows(state, begin, count));
       begin += count;
     }
   }
   return tensors;
 }
 
-std::vector<NamedTensor> AdamW::Masters(Share share) const { return Named(Role::kMaster, share); }
-
-std::vector<NamedTensor> AdamW::FirstMoments(Share share) const {
-  return Named(Role::kExpAvg, share);
+std::vector<StateTensor> AdamW::Masters(Share share) const {
+  return Named(kernels::StateRole::kMaster, share);
 }
 
-std::vector<NamedTensor> AdamW::SecondMoments(Share share) const {
-  return Named(Role::kExpAvgSq, share);
+std::vector<StateTensor> AdamW::FirstMoments(Share share) const {
+  return Named(kernels::StateRole::kExpAvg, share);
+}
+
+std::vector<StateTensor> AdamW::SecondMoments(Share share) const {
+  return Named(kernels::StateRole::kExpAvgSq, share);
+}
+
+std::vector<ConstTensorView> AdamW::StateMemory() const {
+  std::vector<ConstTensorView> memory;
+  for (const model::Piece& piece : pieces_) {
+    const kernels::OptimizerState state = State(piece);
+    if (!state.master.empty()) memory.push_back(state.master);
+    memory.push_back(state.exp_avg);
+    memory.push_back(state.exp_avg_sq);
+  }
+  return memory;
 }
 
 }  // namespace sepia::trainer

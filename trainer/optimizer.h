@@ -9,7 +9,7 @@
 //   optimizer.MeasureGradients(ctx, loss_scale);   // sum over data ranks, norm, clip factor
 //   if (!optimizer.non_finite()) optimizer.Update(ctx, lr);
 //
-// In FP32 the master *is* the model's weight; otherwise the weight is the master rounded once.
+// The model's weight is the master rounded once; kernels/optimizer_state.h says how both are held.
 // ZeRO-1: each data rank sums the gradients, keeps the states and updates the weights of its slice
 // of model::FlatLayout only; the others' weights come by an all-gather. ZeRO-2, for a model built
 // with shard_gradients: it keeps no other gradients either.
@@ -26,19 +26,19 @@
 
 #include "base/arena.h"
 #include "base/buffer.h"
-#include "base/named_tensor.h"
 #include "dist/mesh.h"
 #include "kernels/context.h"
 #include "model/gpt_neox.h"
 #include "trainer/gradient_reducer.h"
 #include "trainer/settings.h"
+#include "trainer/state_tensor.h"
 
 namespace sepia::trainer {
 
 class AdamW {
  public:
   // `model` and `mesh` must outlive the optimizer. The master weights are undefined until
-  // InitializeWeights or a checkpoint fills them; WeightsLoaded() then carries them to the model.
+  // InitializeWeights or a checkpoint writes them; WeightsLoaded() then tells the model.
   AdamW(const OptimizerSettings& settings, model::GptNeox& model, dist::Mesh& mesh,
         int zero_stage = 0, bool overlap = false);
 
@@ -48,7 +48,7 @@ class AdamW {
 
   // Draws the initial weights (ParamSpec::init) from `seed`.
   void InitializeWeights(kernels::Context& ctx, uint64_t seed);
-  // After something else wrote the master weights: the model's weights follow.
+  // After something else wrote the master weights: other ranks' weights come.
   void WeightsLoaded(kernels::Context& ctx);
 
   // Between steps, on all ranks alike.
@@ -84,21 +84,20 @@ class AdamW {
   // Rectangles of parameters under Hugging Face names, in table order: all that this rank holds
   // (what it loads), or its share of a checkpoint, in which every element is saved by one rank.
   enum class Share : uint8_t { kHeld, kSaved };
-  std::vector<NamedTensor> Masters(Share share = Share::kHeld) const;
-  std::vector<NamedTensor> FirstMoments(Share share = Share::kHeld) const;
-  std::vector<NamedTensor> SecondMoments(Share share = Share::kHeld) const;
+  std::vector<StateTensor> Masters(Share share = Share::kHeld) const;
+  std::vector<StateTensor> FirstMoments(Share share = Share::kHeld) const;
+  std::vector<StateTensor> SecondMoments(Share share = Share::kHeld) const;
+  // All that this rank holds beside the model's weights, as it lies in memory: equal where ranks
+  // hold the same.
+  std::vector<ConstTensorView> StateMemory() const;
 
  private:
-  enum class Role : uint8_t { kMaster, kExpAvg, kExpAvgSq };
-
   void ReduceGradients(kernels::Context& ctx);
   void WeightsUpdated(kernels::Context& ctx);
   // Starts the all-gathers of buckets up to `end`.
   void StartGathers(kernels::Context& ctx, size_t end);
-  // Elements of a piece: of a state or the weights.
-  TensorView State(const model::Piece& piece, Role role) const;
-  TensorView Weight(const model::Piece& piece) const;
-  std::vector<NamedTensor> Named(Role role, Share share) const;
+  kernels::OptimizerState State(const model::Piece& piece) const;
+  std::vector<StateTensor> Named(kernels::StateRole role, Share share) const;
 
   OptimizerSettings settings_;
   model::GptNeox& model_;
@@ -112,8 +111,7 @@ class AdamW {
   std::vector<dist::Pending> gathers_;  // of weights since the last update, by bucket
   std::vector<model::Piece> pieces_;    // of this rank's slice
   Arena arena_;
-  TensorView master_;  // empty when the weight is the master
-  TensorView exp_avg_, exp_avg_sq_;
+  kernels::OptimizerState states_;  // of the slice, without the weights
   OwnedTensor squared_norm_;
   OwnedTensor loss_scale_;
   OwnedTensor norm_;

@@ -23,12 +23,6 @@ std::string Checksum(const ConstTensorView& tensor) {
   return fmt::format("{:08x}", Crc32c(std::span(bytes, static_cast<size_t>(tensor.num_bytes()))));
 }
 
-std::string Checksums(const std::vector<NamedTensor>& tensors) {
-  std::string all;
-  for (const NamedTensor& tensor : tensors) all += Checksum(tensor.view);
-  return all;
-}
-
 // Of what all tensor ranks hold.
 std::string ReplicatedWeights(model::GptNeox& model) {
   const auto specs = model.parameters().specs();
@@ -75,8 +69,7 @@ void CheckReplicas(dist::Mesh& mesh, model::GptNeox& model, const AdamW& optimiz
   const int tensor = mesh.tensor().size();
   std::string held = Checksum(model.weights());
   if (zero_stage == 0) {
-    held += Checksums(optimizer.Masters()) + Checksums(optimizer.FirstMoments()) +
-            Checksums(optimizer.SecondMoments());
+    for (const ConstTensorView& memory : optimizer.StateMemory()) held += Checksum(memory);
   }
   // Every rank takes part in every comparison before any of them fails.
   std::string problem;

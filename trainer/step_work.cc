@@ -57,10 +57,11 @@ StepWork WorkOfRank(const TrainSettings& settings, int64_t data_ranks, double de
   const double elementwise_bytes = layers * rows * element * (norms + residual) * width +
                                    layers * rows * element * (2 + 3 + 2 * again) * mlp / tensor;
   // The norm reads the gradient; AdamW reads gradient, master and moments, writes the last three
-  // and in bf16 the weight.
+  // and in fp16 the weight (in bf16 it is a half of the master).
   const double share = settings.parallel.zero_stage > 0 ? static_cast<double>(data_ranks) : 1;
   const double parameters = ShardElements(m, settings.parallel.tensor) / share;
-  const double optimizer_bytes = parameters * (4 + 16 + 12 + (element < 4 ? element : 0));
+  const double optimizer_bytes =
+      parameters * (4 + 16 + 12 + (settings.compute_dtype() == DType::kFloat16 ? 2 : 0));
   return {
       .linear = {"linear layers", (6 + 2 * again) * block_weights * rows, linear_bytes},
       .attention = {"attention", (14 + 4 * again) * width * attention.visited_pairs / tensor,

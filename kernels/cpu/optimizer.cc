@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <type_traits>
 
 #include "base/integer.h"
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/cpu/split_master.h"
 
 namespace sepia::kernels {
 namespace {
@@ -65,6 +67,42 @@ void UpdateRange(const AdamWConstants& k, const float* grad, float* master, floa
   }
 }
 
+// What a thread works on at a time: little enough to stay in cache between the passes over it.
+template <typename T>
+struct Piece {
+  T* weight;
+  const float* grad;
+  float* exp_avg;
+  float* exp_avg_sq;
+  int64_t count;
+};
+
+void UpdatePiece(const AdamWConstants& k, const Piece<float>& p, void*) {
+  UpdateRange(k, p.grad, p.weight, p.exp_avg, p.exp_avg_sq, p.count);
+}
+
+void UpdatePiece(const AdamWConstants& k, const Piece<Float16>& p, float* master) {
+  UpdateRange(k, p.grad, master, p.exp_avg, p.exp_avg_sq, p.count);
+  cpu::Narrow(master, p.weight, p.count);
+}
+
+void UpdatePiece(const AdamWConstants& k, const Piece<BFloat16>& p, int16_t* remainder) {
+  float master[cpu::kPiece];
+  float exp_avg_sq[cpu::kPiece];
+  cpu::JoinMasters(p.weight, remainder, p.exp_avg_sq, p.count, master);
+#pragma omp simd
+  for (int64_t i = 0; i < p.count; ++i) {
+    exp_avg_sq[i] = cpu::PlainSecondMoment(p.exp_avg_sq[i]);
+  }
+  UpdateRange(k, p.grad, master, p.exp_avg, exp_avg_sq, p.count);
+  cpu::Narrow(master, p.weight, p.count);
+#pragma omp simd
+  for (int64_t i = 0; i < p.count; ++i) {
+    remainder[i] = cpu::Remainder(master[i]);
+    p.exp_avg_sq[i] = cpu::WithTieBit(exp_avg_sq[i], cpu::TieBit(master[i]));
+  }
+}
+
 }  // namespace
 
 void cpu::SquaredNorm(Context& ctx, const SquaredNormArgs& args) {
@@ -97,19 +135,22 @@ void cpu::AdamWUpdate(Context& ctx, const AdamWArgs& args) {
   constexpr int64_t kGrain = 1 << 15;
   if (args.skip.data<int32_t>()[0] != 0) return;
   const AdamWConstants constants(args);
-  float* master = args.master.data<float>();
-  const DType weight_dtype = args.weight.empty() ? DType::kFloat32 : args.weight.dtype();
-  DispatchCompute(weight_dtype, [&](auto tag) {
+  const OptimizerState& state = args.state;
+  DispatchCompute(state.weight.dtype(), [&](auto tag) {
     using T = decltype(tag);
-    T* weight = args.weight.empty() ? nullptr : args.weight.data<T>();
-    ParallelForRange(ctx, args.master.num_elements(), kGrain, [&](int64_t begin, int64_t end) {
-      // Pieces, so that the weight is rounded while the master is still in cache.
+    using Master = std::conditional_t<std::is_same_v<T, BFloat16>, int16_t, float>;
+    Master* master = state.master.empty() ? nullptr : state.master.data<Master>();
+    const Piece<T> all = {.weight = state.weight.data<T>(),
+                          .grad = args.grad.data<float>(),
+                          .exp_avg = state.exp_avg.data<float>(),
+                          .exp_avg_sq = state.exp_avg_sq.data<float>(),
+                          .count = state.weight.num_elements()};
+    ParallelForRange(ctx, all.count, kGrain, [&](int64_t begin, int64_t end) {
       ForEachPiece(end - begin, [&](int64_t offset, int64_t count) {
         const int64_t first = begin + offset;
-        UpdateRange(constants, args.grad.data<float>() + first, master + first,
-                    args.exp_avg.data<float>() + first, args.exp_avg_sq.data<float>() + first,
-                    count);
-        if (weight != nullptr) Narrow(master + first, weight + first, count);
+        const Piece<T> piece = {all.weight + first, all.grad + first, all.exp_avg + first,
+                                all.exp_avg_sq + first, count};
+        UpdatePiece(constants, piece, master == nullptr ? nullptr : master + first);
       });
     });
   });

@@ -140,13 +140,14 @@ void AdamWUpdate(Context&, const AdamWArgs& args) {
   const auto correction = [&](double beta) {
     return static_cast<float>(1.0 - std::pow(beta, static_cast<double>(args.t)));
   };
-  AdamWUpdate(MainStream(), AdamWParams{.weight_dtype = args.weight.dtype(),
-                                        .size = args.master.num_elements(),
-                                        .master = Data<float>(args.master),
-                                        .exp_avg = Data<float>(args.exp_avg),
-                                        .exp_avg_sq = Data<float>(args.exp_avg_sq),
+  const OptimizerState& state = args.state;
+  AdamWUpdate(MainStream(), AdamWParams{.weight_dtype = state.weight.dtype(),
+                                        .size = state.weight.num_elements(),
+                                        .weight = Data(state.weight),
+                                        .master = Data(state.master),
+                                        .exp_avg = Data<float>(state.exp_avg),
+                                        .exp_avg_sq = Data<float>(state.exp_avg_sq),
                                         .grad = Data<float>(args.grad),
-                                        .weight = Data(args.weight),
                                         .grad_multiplier = Data<float>(args.grad_multiplier),
                                         .skip = Data<int32_t>(args.skip),
                                         .lr = static_cast<float>(args.lr),

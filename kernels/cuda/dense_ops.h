@@ -87,13 +87,14 @@ struct ColumnSumParams {
 void SumColumns(Stream& stream, const ColumnSumParams& params);
 
 struct AdamWParams {
-  DType weight_dtype;  // ignored when weight is null
+  DType weight_dtype;
   int64_t size;
-  float* master;
+  // kernels/optimizer_state.h.
+  void* weight;
+  void* master;  // null in fp32
   float* exp_avg;
   float* exp_avg_sq;
   const float* grad;
-  void* weight;  // or null
   const float* grad_multiplier;
   const int32_t* skip;
   float lr, beta1, beta2, eps, weight_decay;

@@ -6,6 +6,13 @@
 namespace sepia::kernels::cuda {
 
 struct Fp32 {};
+// Not rounded: the upper half of fp32 bits.
+struct UpperHalf {};
+
+SEPIA_DEVICE uint32_t Pack(UpperHalf, float low, float high) {
+  return FloatBits(low) >> 16 | (FloatBits(high) & 0xffff0000u);
+}
+SEPIA_DEVICE float Widen(UpperHalf, uint16_t bits) { return Widen(Bf16{}, bits); }
 
 template <typename Format>
 struct StorageOf {

@@ -157,6 +157,8 @@ SEPIA_DEVICE uint32_t Pack(Fp16, float low, float high) {
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
   return packed;
 }
+SEPIA_DEVICE uint32_t FloatBits(float x) { return __float_as_uint(x); }
+SEPIA_DEVICE float FloatOfBits(uint32_t bits) { return __uint_as_float(bits); }
 SEPIA_DEVICE float Widen(Bf16, uint16_t bits) {
   return __uint_as_float(static_cast<uint32_t>(bits) << 16);
 }

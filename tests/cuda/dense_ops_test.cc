@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/cuda/emulation/emulation.h"
+#include "kernels/optimizer_state.h"
 #include "tests/kernels/op_test.h"
 #include "tests/oracle/adamw.h"
 #include "tests/oracle/gelu.h"
@@ -268,20 +269,30 @@ TEST_P(CudaDenseOpsTest, AdamWMatchesDoubleAndSkips) {
   const ::sepia::testing::AdamWHyper hyper = {1e-3, 0.9, 0.95, 1e-8, 0.1};
   for (const int64_t size : {1, 8, 1021}) {
     for (const int32_t skip : {0, 1}) {
-      OnDevice p = RandomFloats({size}, 1), m = RandomFloats({size}, 2),
-               g = RandomFloats({size}, 4);
+      const OwnedTensor masters = RandomTensor(DType::kFloat32, {size}, 1);
       OwnedTensor squares = RandomTensor(DType::kFloat32, {size}, 3);
       for (float& square : squares.view().span<float>()) square *= square;
-      OnDevice v(stream_, std::move(squares)), weight = Random({size}, 5);
+      const auto master_dtype = MasterDType(GetParam());
+      OwnedTensor host_weight(GetParam(), {size}), host_v(DType::kFloat32, {size}),
+          host_master(master_dtype.value_or(DType::kFloat32), {size});
+      const OptimizerState host = {.weight = host_weight,
+                                   .master = master_dtype ? host_master.view() : TensorView(),
+                                   .exp_avg = {},
+                                   .exp_avg_sq = host_v};
+      WriteValues(host, StateRole::kMaster, masters);
+      WriteValues(host, StateRole::kExpAvgSq, squares);
+      OnDevice m = RandomFloats({size}, 2), g = RandomFloats({size}, 4);
+      OnDevice weight(stream_, std::move(host_weight)), master(stream_, std::move(host_master)),
+          v(stream_, std::move(host_v));
       OnDevice multiplier(stream_, Scalar(0.5f)), skip_flag(stream_, Scalar(skip));
       const int64_t t = 7;
       AdamWUpdate(stream_, {.weight_dtype = GetParam(),
                             .size = size,
-                            .master = p.data<float>(),
+                            .weight = weight,
+                            .master = master,
                             .exp_avg = m.data<float>(),
                             .exp_avg_sq = v.data<float>(),
                             .grad = g.data<float>(),
-                            .weight = weight,
                             .grad_multiplier = multiplier.data<float>(),
                             .skip = skip_flag.data<int32_t>(),
                             .lr = static_cast<float>(hyper.lr),
@@ -293,12 +304,20 @@ TEST_P(CudaDenseOpsTest, AdamWMatchesDoubleAndSkips) {
                             .one_minus_beta2 = static_cast<float>(1 - hyper.beta2),
                             .correction1 = static_cast<float>(1 - std::pow(hyper.beta1, t)),
                             .correction2 = static_cast<float>(1 - std::pow(hyper.beta2, t))});
+      const OwnedTensor new_weight = weight.Download(), held = master.Download(),
+                        new_v = v.Download(), values(DType::kFloat32, {size});
+      const OptimizerState result = {.weight = new_weight,
+                                     .master = master_dtype ? held.view() : TensorView(),
+                                     .exp_avg = {},
+                                     .exp_avg_sq = new_v};
+      ReadValues(result, StateRole::kMaster, values);
       if (skip == 1) {
-        EXPECT_EQ(Values(p.Download()), p.Before());
-        EXPECT_EQ(Values(weight.Download()), weight.Before());
+        EXPECT_TRUE(SameBits(values, masters));
+        EXPECT_EQ(Values(new_weight), weight.Before());
+        EXPECT_EQ(Values(new_v), v.Before());
         continue;
       }
-      const Vector ps = p.Before(), ms = m.Before(), vs = v.Before(), gs = g.Before();
+      const Vector ps = Values(masters), ms = m.Before(), vs = Values(squares), gs = g.Before();
       Vector expected(ps.size()), bound(ps.size());
       for (size_t i = 0; i < ps.size(); ++i) {
         const auto s = ::sepia::testing::AdamWStep({ps[i], ms[i], vs[i]}, gs[i] * 0.5, hyper, t);
@@ -311,13 +330,12 @@ TEST_P(CudaDenseOpsTest, AdamWMatchesDoubleAndSkips) {
                    hyper.lr * 64 * kU32 *
                        (4 * update / (std::sqrt(v_hat) + hyper.eps) + hyper.weight_decay);
       }
-      const OwnedTensor master = p.Download();
       ExpectWithin(
-          master, expected, [&](size_t i) { return bound[i]; }, "master");
+          values, expected, [&](size_t i) { return bound[i]; }, "master");
       // The weight is the master, rounded.
       OwnedTensor rounded(GetParam(), {size});
-      for (int64_t i = 0; i < size; ++i) kernels::testing::Set(rounded, i, master.data<float>()[i]);
-      EXPECT_TRUE(SameBits(weight.Download(), rounded));
+      for (int64_t i = 0; i < size; ++i) kernels::testing::Set(rounded, i, values.data<float>()[i]);
+      EXPECT_TRUE(SameBits(new_weight, rounded));
     }
   }
 }

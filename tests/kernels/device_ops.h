@@ -221,11 +221,11 @@ inline void ClipFactor(testing::TestContext& context, const ClipFactorArgs& args
 inline void AdamWUpdate(testing::TestContext& context, const AdamWArgs& args) {
   testing::OnTestDevice on;
   AdamWArgs device = args;
-  device.master = on(args.master);
-  device.exp_avg = on(args.exp_avg);
-  device.exp_avg_sq = on(args.exp_avg_sq);
+  device.state = {.weight = on(args.state.weight),
+                  .master = on(args.state.master),
+                  .exp_avg = on(args.state.exp_avg),
+                  .exp_avg_sq = on(args.state.exp_avg_sq)};
   device.grad = on(args.grad);
-  device.weight = on(args.weight);
   device.grad_multiplier = on(args.grad_multiplier);
   device.skip = on(args.skip);
   AdamWUpdate(static_cast<Context&>(context), device);

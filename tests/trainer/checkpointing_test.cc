@@ -2,6 +2,7 @@
 // of it; failures on one rank, damage, and configs that differ.
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -75,10 +76,15 @@ LoadedConfig Config(const Layout& layout, const std::string& root,
   return LoadConfigText("", "test", sets, {.ranks = layout.ranks(), .for_training = false});
 }
 
-// What element `index` of the whole tensor holds; a function of no layout.
-float Value(uint32_t name_hash, int64_t index) {
-  const uint32_t bits = (name_hash + static_cast<uint32_t>(index)) * 2654435761u;
-  return static_cast<float>(static_cast<int32_t>(bits) >> 8) * 0x1p-28f;
+// What element `index` of the whole tensor holds; a function of no layout. One in sixteen lies
+// halfway between two bf16 numbers. Second moments are not negative.
+float Value(uint32_t name_hash, Role role, int64_t index) {
+  const uint32_t hash = (name_hash + static_cast<uint32_t>(index)) * 2654435761u;
+  auto bits =
+      std::bit_cast<uint32_t>(static_cast<float>(static_cast<int32_t>(hash) >> 8) * 0x1p-28f);
+  if (index % 16 == 0) bits = (bits & 0xffff0000u) | 0x8000u;
+  if (role == Role::kExpAvgSq) bits &= 0x7fffffffu;
+  return std::bit_cast<float>(bits);
 }
 
 uint32_t NameHash(const std::string& name, Role role) {
@@ -86,15 +92,15 @@ uint32_t NameHash(const std::string& name, Role role) {
   return Crc32c(std::as_bytes(std::span(key)));
 }
 
-// fn(element of the view, its index in the whole tensor).
+// fn(element of `values`, which are the tensor's, its index in the whole tensor).
 template <typename Fn>
-void ForEachElement(const NamedTensor& tensor, const Fn& fn) {
+void ForEachElement(const NamedTensor& tensor, const TensorView& values, const Fn& fn) {
   const int last = tensor.global_shape.rank() - 1;
   const int64_t stride = tensor.global_shape[last];
   const int64_t width = tensor.view.dim(last);
   const int64_t first = last == 0 ? tensor.offset[0] : tensor.offset[0] * stride + tensor.offset[1];
   for (int64_t e = 0; e < tensor.view.num_elements(); ++e) {
-    fn(tensor.view.data<float>()[e], first + e / width * stride + e % width);
+    fn(values.data<float>()[e], first + e / width * stride + e % width);
   }
 }
 
@@ -120,7 +126,11 @@ class Rank {
       : layout_(layout),
         config_(std::move(config)),
         mesh_(std::move(world), layout.tensor),
-        model_(config_.settings.model, {.batch_size = kRows, .seq_length = kLength}, mesh_),
+        model_(config_.settings.model,
+               {.compute_dtype = config_.settings.compute_dtype(),
+                .batch_size = kRows,
+                .seq_length = kLength},
+               mesh_),
         ctx_{.num_threads = 1, .scratch = &model_.scratch()},
         optimizer_({.lr = 0, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1.0}, model_, mesh_,
                    layout.zero),
@@ -132,9 +142,12 @@ class Rank {
   int rank() { return mesh_.world().rank(); }
 
   void Fill() {
-    ForEachState([](const NamedTensor& tensor, Role role) {
+    ForEachState([](const StateTensor& tensor, Role role) {
       const uint32_t hash = NameHash(tensor.name, role);
-      ForEachElement(tensor, [&](float& value, int64_t i) { value = Value(hash, i); });
+      tensor.Fill([&](const TensorView& values) {
+        ForEachElement(tensor, values,
+                       [&](float& value, int64_t i) { value = Value(hash, role, i); });
+      });
     });
     optimizer_.WeightsLoaded(ctx_);
   }
@@ -142,10 +155,12 @@ class Rank {
   // Elements that this rank holds and that are not those of Fill.
   int64_t CountWrong() {
     int64_t wrong = 0;
-    ForEachState([&](const NamedTensor& tensor, Role role) {
+    ForEachState([&](const StateTensor& tensor, Role role) {
       const uint32_t hash = NameHash(tensor.name, role);
-      ForEachElement(tensor, [&](float& value, int64_t i) {
-        const float wanted = Value(hash, i);
+      const OwnedTensor values(DType::kFloat32, tensor.view.shape());
+      tensor.Read(0, values);
+      ForEachElement(tensor, values, [&](float& value, int64_t i) {
+        const float wanted = Value(hash, role, i);
         wrong += std::memcmp(&value, &wanted, sizeof(float)) != 0;
       });
     });
@@ -172,10 +187,10 @@ class Rank {
   }
 
  private:
-  void ForEachState(const std::function<void(const NamedTensor&, Role)>& fn) {
-    for (const NamedTensor& tensor : optimizer_.Masters()) fn(tensor, Role::kMaster);
-    for (const NamedTensor& tensor : optimizer_.FirstMoments()) fn(tensor, Role::kExpAvg);
-    for (const NamedTensor& tensor : optimizer_.SecondMoments()) fn(tensor, Role::kExpAvgSq);
+  void ForEachState(const std::function<void(const StateTensor&, Role)>& fn) {
+    for (const StateTensor& tensor : optimizer_.Masters()) fn(tensor, Role::kMaster);
+    for (const StateTensor& tensor : optimizer_.FirstMoments()) fn(tensor, Role::kExpAvg);
+    for (const StateTensor& tensor : optimizer_.SecondMoments()) fn(tensor, Role::kExpAvgSq);
   }
 
   Layout layout_;
@@ -281,6 +296,53 @@ TEST_F(CheckpointingTest, EveryLayoutReadsWhatEveryLayoutWrote) {
   EXPECT_EQ(pairs, 13 * 13);
 }
 
+// The same for bf16, whose masters lie in memory in another form, and whether a snapshot or the
+// memory itself is written.
+TEST_F(CheckpointingTest, Bf16IsSavedAndReadInFp32) {
+  const std::vector<Layout> layouts = {{1, 1, 0}, {2, 2, 0}, {2, 2, 1}, {1, 4, 1}};
+  for (const Layout& source : layouts) {
+    for (const char* async : {"true", "false"}) {
+      root_ = dir_.File(source.Name() + async);
+      double loss = 0;
+      const std::vector<std::string> more = {"precision=BF16",
+                                             fmt::format("checkpoint.async={}", async)};
+      OnRanks(
+          source,
+          [&](Rank& rank) {
+            rank.Fill();
+            rank.checkpoints().Save(SomeState(9));
+            rank.checkpoints().Finish();
+            EXPECT_EQ(rank.CountWrong(), 0);
+            const double own = rank.Loss();
+            if (rank.rank() == 0) loss = own;
+          },
+          {}, more);
+      for (const Layout& target : layouts) {
+        SCOPED_TRACE(source.Name() + " -> " + target.Name());
+        OnRanks(
+            target,
+            [&](Rank& rank) {
+              checkpoint::TrainState state = SomeState(0);
+              rank.checkpoints().LoadOrInitialize(rank.ctx(), &state);
+              EXPECT_EQ(rank.CountWrong(), 0);
+              // The order of sums, and that of rounding to bf16, is the layout's.
+              EXPECT_NEAR(rank.Loss(), loss, target.Name() == source.Name() ? 0 : 0.02);
+            },
+            {}, more);
+      }
+      // What is stored is plain fp32, the same for both: any build reads it in any precision.
+      OnRanks({2, 1, 0},
+              [&](Rank& rank) {
+                checkpoint::TrainState state = SomeState(0);
+                rank.checkpoints().LoadOrInitialize(rank.ctx(), &state);
+                EXPECT_EQ(rank.CountWrong(), 0);
+              },
+              {.overrides = {"precision"}});
+      if (HasFailure()) return;
+    }
+  }
+}
+
 // Counts what each thread reads.
 class CountingReads : public FileCalls {
  public:
@@ -319,8 +381,8 @@ TEST_F(CheckpointingTest, LoadingReadsEachChunkOnce) {
     const int64_t read = counter.OfThisThread() - before;
     int64_t needed = 0;
     std::map<std::pair<int, int64_t>, int64_t> chunks;  // by shard and offset
-    const auto add = [&](const std::vector<NamedTensor>& tensors, Role role) {
-      for (const NamedTensor& tensor : tensors) {
+    const auto add = [&](const std::vector<StateTensor>& tensors, Role role) {
+      for (const StateTensor& tensor : tensors) {
         for (const auto& chunk : reader.Get(tensor.name, role).chunks) {
           if (!chunk.part.Overlaps({tensor.offset, tensor.view.shape()})) continue;
           chunks[{chunk.shard, chunk.offset}] = 4 * chunk.part.num_elements();

@@ -89,7 +89,9 @@ struct Rig {
   }
 
   void Load(const checkpoint::ModelSource& source) {
-    for (NamedTensor& tensor : optimizer.Masters()) source.ReadTensor(tensor.name, tensor.view);
+    for (const StateTensor& tensor : optimizer.Masters()) {
+      tensor.Fill([&](const TensorView& values) { source.ReadTensor(tensor.name, values); });
+    }
     optimizer.WeightsLoaded(ctx);
   }
 
@@ -172,7 +174,7 @@ TEST_P(AdamWFixtureTest, FollowsTorchToTheLastWeights) {
   // Adam moves an element by about lr whatever the size of its gradient, so gradients that are
   // small against their rounding noise (1e-6 of the tensor's) end up that much apart. Weights have
   // moved by some 10 lr = 1e-2 in all: 1e-4 of the norm is 1 % of the way.
-  for (const NamedTensor& tensor : rig.optimizer.Masters()) {
+  for (const StateTensor& tensor : rig.optimizer.Masters()) {
     const auto& entry = expected.Get("final." + tensor.name);
     std::vector<float> reference(static_cast<size_t>(entry.shape.num_elements()));
     expected.ReadFloats(entry, reference);
@@ -222,14 +224,14 @@ TEST(AdamWTest, OnlyMatricesDecay) {
   Rig rig(config, 1, 8, Precision::kFp32);
   rig.optimizer.InitializeWeights(rig.ctx, 1);
   std::vector<std::vector<float>> before;
-  for (const NamedTensor& tensor : rig.optimizer.Masters()) {
+  for (const StateTensor& tensor : rig.optimizer.Masters()) {
     const auto values = tensor.view.span<float>();
     before.emplace_back(values.begin(), values.end());
   }
   FillGradients(rig.model, 0);
   rig.optimizer.MeasureGradients(rig.ctx, 1);
   rig.optimizer.Update(rig.ctx, 0.5);
-  const std::vector<NamedTensor> masters = rig.optimizer.Masters();
+  const std::vector<StateTensor> masters = rig.optimizer.Masters();
   for (size_t i = 0; i < masters.size(); ++i) {
     const double factor = masters[i].global_shape.rank() == 2 ? 1 - 0.5 * 0.1 : 1;
     const auto values = masters[i].view.span<float>();
@@ -261,10 +263,12 @@ TEST(AdamWTest, WeightsFollowTheMaster) {
     FillGradients(rig.model, 0.01f);
     rig.optimizer.MeasureGradients(rig.ctx, 1);
     rig.optimizer.Update(rig.ctx, 1e-3);
-    const std::vector<NamedTensor> masters = rig.optimizer.Masters();
+    const std::vector<StateTensor> masters = rig.optimizer.Masters();
     for (size_t i = 0; i < masters.size(); ++i) {
       const auto* bits = static_cast<const uint16_t*>(rig.model.weight(static_cast<int>(i)).raw());
-      const auto values = masters[i].view.span<float>();
+      const OwnedTensor read(DType::kFloat32, masters[i].view.shape());
+      masters[i].Read(0, read);
+      const auto values = read.view().span<float>();
       for (size_t e = 0; e < values.size(); ++e) {
         ASSERT_EQ(bits[e], precision == Precision::kBf16 ? BFloat16::FromFloat(values[e])
                                                          : Float16::FromFloat(values[e]));

@@ -15,20 +15,21 @@ namespace sepia::testing {
 namespace {
 
 // All elements of the run, put together from the ranks' shares of a checkpoint.
-void Collect(const std::vector<NamedTensor>& tensors,
+void Collect(const std::vector<trainer::StateTensor>& tensors,
              std::map<std::string, std::vector<float>>* whole) {
-  for (const NamedTensor& t : tensors) {
+  for (const trainer::StateTensor& t : tensors) {
     std::vector<float>& values = (*whole)[t.name];
     values.resize(static_cast<size_t>(t.global_shape.num_elements()), NAN);
     const int last = t.global_shape.rank() - 1;
     const int64_t stride = t.global_shape[last];
     const int64_t width = t.view.dim(last);
     const int64_t first = last == 0 ? t.offset[0] : t.offset[0] * stride + t.offset[1];
-    const HostView view(t.view);
+    const OwnedTensor part(DType::kFloat32, t.view.shape());
+    t.Read(0, part);
     for (int64_t e = 0; e < t.view.num_elements(); ++e) {
       float& value = values[static_cast<size_t>(first + e / width * stride + e % width)];
       EXPECT_TRUE(std::isnan(value)) << t.name << ": saved twice";
-      value = view->data<float>()[e];
+      value = part.data<float>()[e];
     }
   }
 }

@@ -165,22 +165,24 @@ void LmHead(Side& side, const Shapes& s) {
 
 void Optimizer(Side& side, const Shapes& s) {
   const Shape shape{s.c, s.c};
-  const TensorView master = side.Random(DType::kFloat32, shape),
-                   first = side.Zeros(DType::kFloat32, shape),
-                   second = side.Zeros(DType::kFloat32, shape),
-                   grad = side.Random(DType::kFloat32, shape), weight = side.Zeros(s.dtype, shape),
+  const TensorView values = side.Random(DType::kFloat32, shape),
+                   grad = side.Random(DType::kFloat32, shape),
                    squared = side.Zeros(DType::kFloat64, {1}), scale = side.Value(4.0f),
                    norm = side.Zeros(DType::kFloat64, {1}),
                    multiplier = side.Zeros(DType::kFloat32, {1}),
                    skip = side.Zeros(DType::kInt32, {1});
+  const auto master_dtype = MasterDType(s.dtype);
+  const OptimizerState state = {
+      .weight = side.Zeros(s.dtype, shape),
+      .master = master_dtype ? side.Zeros(*master_dtype, shape) : TensorView(),
+      .exp_avg = side.Zeros(DType::kFloat32, shape),
+      .exp_avg_sq = side.Zeros(DType::kFloat32, shape)};
+  WriteValues(state, StateRole::kMaster, OnHost(values));
   side.Reserve(SquaredNormScratchBytes(s.c * s.c, side.device()));
   SquaredNorm(side.ctx(), {grad, squared, GradMode::kOverwrite});
   ClipFactor(side.ctx(), {squared, scale, 1.0, norm, multiplier, skip});
-  AdamWUpdate(side.ctx(), {.master = master,
-                           .exp_avg = first,
-                           .exp_avg_sq = second,
+  AdamWUpdate(side.ctx(), {.state = state,
                            .grad = grad,
-                           .weight = s.dtype == DType::kFloat32 ? TensorView() : weight,
                            .grad_multiplier = multiplier,
                            .skip = skip,
                            .lr = 1e-3,
@@ -191,8 +193,13 @@ void Optimizer(Side& side, const Shapes& s) {
                            .t = 1});
   side.Compare("norm", norm, 8);
   side.Compare("grad_multiplier", multiplier, 8);
-  side.Compare("master", master, 16);
-  side.Compare("exp_avg_sq", second, 16);
+  const auto compare = [&](const char* name, StateRole role) {
+    const TensorView read = side.Zeros(DType::kFloat32, shape);
+    WriteFromHost(read, [&](const TensorView& host) { ReadValues(state, role, host); });
+    side.Compare(name, read, 16);
+  };
+  compare("master", StateRole::kMaster);
+  compare("exp_avg_sq", StateRole::kExpAvgSq);
   side.Compare("skip", skip, 0);
 }
 

@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstring>
 #include <filesystem>
 #include <iostream>
 #include <memory>
@@ -52,36 +51,24 @@ trainer::LoadedConfig Config(const Options& o, const std::string& dir) {
       {.ranks = 1, .for_training = false});
 }
 
-std::vector<NamedTensor> AllStates(const trainer::AdamW& optimizer) {
-  std::vector<NamedTensor> all = optimizer.Masters();
+std::vector<trainer::StateTensor> AllStates(const trainer::AdamW& optimizer) {
+  std::vector<trainer::StateTensor> all = optimizer.Masters();
   for (const auto& more : {optimizer.FirstMoments(), optimizer.SecondMoments()}) {
     all.insert(all.end(), more.begin(), more.end());
   }
   return all;
 }
 
-std::span<const std::byte> BytesOf(const NamedTensor& tensor) {
-  return {static_cast<const std::byte*>(tensor.view.raw()),
-          static_cast<size_t>(tensor.view.num_bytes())};
-}
-
-uint32_t Digest(const std::vector<NamedTensor>& tensors) {
-  uint32_t crc = 0;
-  for (const NamedTensor& tensor : tensors) crc = Crc32c(BytesOf(tensor), crc);
-  return crc;
-}
-
 // As dd bs=1M conv=fdatasync does it.
-double WritePlainly(const std::string& path, const std::vector<NamedTensor>& tensors) {
+double WritePlainly(const std::string& path, const Buffer& bytes) {
   constexpr size_t kBlock = 1 << 20;
   const double seconds = TimeOnce([&] {
     File file = File::Create(path);
-    for (const NamedTensor& tensor : tensors) {
-      for (auto rest = BytesOf(tensor); !rest.empty();) {
-        const size_t count = std::min(rest.size(), kBlock);
-        file.Write(rest.first(count));
-        rest = rest.subspan(count);
-      }
+    for (std::span<const std::byte> rest(bytes.data(), static_cast<size_t>(bytes.size()));
+         !rest.empty();) {
+      const size_t count = std::min(rest.size(), kBlock);
+      file.Write(rest.first(count));
+      rest = rest.subspan(count);
     }
     if (fdatasync(file.fd()) != 0) throw CannotWrite(path, errno);
     file.Close();
@@ -107,7 +94,7 @@ class Bench {
                                config_.settings.model.separator_ids, /*density=*/0.16)),
         checkpoints_(config_, {}, workload_.optimizer(), workload_.world()),
         states_(AllStates(workload_.optimizer())) {
-    for (const NamedTensor& tensor : states_) m_.bytes += tensor.view.num_bytes();
+    for (const trainer::StateTensor& state : states_) m_.bytes += state.view.num_bytes();
     for (int i = 0; i < 2; ++i) workload_.Run();
     workload_.VerifyLosses();
   }
@@ -123,11 +110,11 @@ class Bench {
     CopyStates(buffer);  // touches the pages
     for (int i = 0; i < repeats; ++i) {
       m_.step_s.push_back(workload_.Run().total());
-      m_.plain_s.push_back(WritePlainly(dir_ + "/plain", states_));
+      m_.plain_s.push_back(WritePlainly(dir_ + "/plain", buffer));
       m_.copy_s.push_back(TimeOnce([&] { CopyStates(buffer); }));
       Save(/*step=*/i + 2);
     }
-    Verify();
+    Verify(buffer);
     return m_;
   }
 
@@ -141,28 +128,31 @@ class Bench {
     m_.save_s.push_back(timer.Seconds());
   }
 
+  // As checkpoints hold them.
   void CopyStates(const Buffer& buffer) {
     std::byte* to = buffer.data();
-    for (const NamedTensor& tensor : states_) {
-      const auto from = BytesOf(tensor);
-      std::memcpy(to, from.data(), from.size());
-      to += from.size();
+    for (const trainer::StateTensor& state : states_) {
+      state.Read(0, TensorView(to, DType::kFloat32, state.view.shape()));
+      to += state.view.num_bytes();
     }
   }
 
   // What comes back is what was saved.
-  void Verify() {
+  void Verify(const Buffer& buffer) {
+    const auto digest = [&] { return Crc32c({buffer.data(), static_cast<size_t>(buffer.size())}); };
+    CopyStates(buffer);
     uint32_t saved = 0;
-    m_.crc_s = TimeOnce([&] { saved = Digest(states_); });
-    for (const NamedTensor& tensor : states_) {
-      std::fill_n(tensor.view.data<float>(), tensor.view.num_elements(), 0.0f);
+    m_.crc_s = TimeOnce([&] { saved = digest(); });
+    for (const trainer::StateTensor& state : states_) {
+      state.Fill([](const TensorView& values) { FillBytes(values, 0); });
     }
     checkpoint::TrainState state;
     kernels::Context ctx;
     m_.load_s = TimeOnce([&] { checkpoints_.LoadOrInitialize(ctx, &state); });
+    CopyStates(buffer);
     const std::string newest = checkpoint::NewestCheckpoint(dir_ + "/checkpoints").value_or("");
     const bool whole = checkpoint::CheckpointReader(newest).VerifyDeep().empty();
-    if (state == state_ && Digest(states_) == saved && whole) return;
+    if (state == state_ && digest() == saved && whole) return;
     throw Error(ExitCode::kInternal, "bench checkpoint: what was loaded is not what was saved");
   }
 
@@ -170,7 +160,7 @@ class Bench {
   const trainer::LoadedConfig config_;
   StepWorkload workload_;
   trainer::Checkpointing checkpoints_;
-  std::vector<NamedTensor> states_;
+  std::vector<trainer::StateTensor> states_;
   checkpoint::TrainState state_;
   Measurements m_;
 };

@@ -145,6 +145,8 @@ inline uint32_t Pack(Bf16, float low, float high) {
 inline uint32_t Pack(Fp16, float low, float high) {
   return Float16::FromFloat(low) | static_cast<uint32_t>(Float16::FromFloat(high)) << 16;
 }
+inline uint32_t FloatBits(float x) { return std::bit_cast<uint32_t>(x); }
+inline float FloatOfBits(uint32_t bits) { return std::bit_cast<float>(bits); }
 inline float Widen(Bf16, uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
 inline float Widen(Fp16, uint16_t bits) { return Float16::ToFloat(bits); }
 

@@ -1,0 +1,29 @@
+#include "trainer/state_tensor.h"
+
+namespace sepia::trainer {
+namespace {
+
+TensorView PlainView(const kernels::OptimizerState& state, kernels::StateRole role,
+                     const Shape& shape) {
+  const TensorView plain = kernels::PlainValues(state, role);
+  return plain.empty() ? TensorView(nullptr, DType::kFloat32, shape) : plain.Reshaped(shape);
+}
+
+}  // namespace
+
+StateTensor::StateTensor(std::string name, const Shape& shape, const Shape& global_shape,
+                         std::vector<int64_t> offset, kernels::StateRole role,
+                         const kernels::OptimizerState& state)
+    : NamedTensor{std::move(name), PlainView(state, role, shape), global_shape, std::move(offset)},
+      role_(role),
+      state_(state) {}
+
+void StateTensor::Read(int64_t begin, const TensorView& values) const {
+  kernels::ReadValues(kernels::Rows(state_, begin, values.num_elements()), role_, values);
+}
+
+void StateTensor::Write(const ConstTensorView& values) const {
+  kernels::WriteValues(state_, role_, values);
+}
+
+}  // namespace sepia::trainer
