@@ -5,52 +5,74 @@
 #include "base/check.h"
 
 namespace sepia {
-namespace {
 
-// Separator membership by table: token ids are small and dense.
-std::vector<char> SeparatorTable(const AttentionIndexSpec& spec) {
-  std::vector<char> table;
-  if (spec.kind != AttentionKind::kSep) return table;
+FarVisibility::FarVisibility(const AttentionIndexSpec& spec)
+    : kind_(spec.kind), num_initial_(spec.num_initial), stride_(spec.stride) {
+  CHECK(kind_ != AttentionKind::kFixedStride || stride_ > 0, "stride must be positive");
+  if (kind_ != AttentionKind::kSep) return;
   for (const int32_t id : spec.separator_ids) {
     CHECK_GE(id, 0);
-    if (static_cast<size_t>(id) >= table.size()) table.resize(static_cast<size_t>(id) + 1);
-    table[static_cast<size_t>(id)] = 1;
+    if (static_cast<size_t>(id) >= is_separator_.size()) {
+      is_separator_.resize(static_cast<size_t>(id) + 1);
+    }
+    is_separator_[static_cast<size_t>(id)] = 1;
   }
-  return table;
 }
 
-}  // namespace
+bool FarVisibility::operator()(int64_t position, int32_t token) const {
+  if (kind_ == AttentionKind::kFull) return false;
+  if (position < num_initial_) return true;
+  if (kind_ == AttentionKind::kFixedStride) return position % stride_ == 0;
+  const auto id = static_cast<size_t>(token);
+  return token >= 0 && id < is_separator_.size() && is_separator_[id] != 0;
+}
+
+AttentionIndex::AttentionIndex(int64_t batch_size)
+    : batch_size_(batch_size), offsets_(static_cast<size_t>(batch_size) + 1) {}
 
 AttentionIndex::AttentionIndex(std::span<const int32_t> tokens, int64_t batch_size,
                                int64_t seq_length, const AttentionIndexSpec& spec)
-    : batch_size_(batch_size), seq_length_(seq_length) {
+    : AttentionIndex(batch_size) {
   CHECK_EQ(static_cast<int64_t>(tokens.size()), batch_size * seq_length);
-  CHECK(spec.kind != AttentionKind::kFixedStride || spec.stride > 0, "stride must be positive");
-  const std::vector<char> is_separator = SeparatorTable(spec);
-  const auto far_visible = [&](int32_t j, int32_t token) {
-    if (spec.kind == AttentionKind::kFull) return false;
-    if (j < spec.num_initial) return true;
-    if (spec.kind == AttentionKind::kFixedStride) return j % spec.stride == 0;
-    const auto id = static_cast<size_t>(token);
-    return token >= 0 && id < is_separator.size() && is_separator[id] != 0;
-  };
-
-  count_.resize(tokens.size());
-  inverse_.assign(tokens.size(), -1);
-  offsets_.push_back(0);
+  const FarVisibility far_visible(spec);
+  seq_length_ = seq_length;
+  count_.reserve(tokens.size());
+  inverse_.reserve(tokens.size());
+  const auto row_size = static_cast<size_t>(seq_length);
   for (int64_t row = 0; row < batch_size; ++row) {
-    int32_t packed = 0;
-    for (int32_t j = 0; j < seq_length; ++j) {
-      const auto at = static_cast<size_t>(row * seq_length + j);
-      if (far_visible(j, tokens[at])) {
-        inverse_[at] = packed++;
-        positions_.push_back(j);
-      }
-      count_[at] = packed;
-    }
-    offsets_.push_back(static_cast<int64_t>(positions_.size()));
-    max_packed_ = std::max<int64_t>(max_packed_, packed);
+    ExtendRow(row, 0, tokens.subspan(static_cast<size_t>(row) * row_size, row_size), far_visible);
   }
+}
+
+void AttentionIndex::ExtendRow(int64_t row, int64_t begin, std::span<const int32_t> tokens,
+                               const FarVisibility& far_visible) {
+  const int64_t row_begin = offsets_[static_cast<size_t>(row)];
+  const auto packed = [&] {
+    return static_cast<int32_t>(static_cast<int64_t>(positions_.size()) - row_begin);
+  };
+  int64_t position = begin;
+  for (const int32_t token : tokens) {
+    const bool is_far = far_visible(position, token);
+    inverse_.push_back(is_far ? packed() : -1);
+    if (is_far) positions_.push_back(static_cast<int32_t>(position));
+    count_.push_back(packed());
+    ++position;
+  }
+  offsets_[static_cast<size_t>(row) + 1] = static_cast<int64_t>(positions_.size());
+  max_packed_ = std::max<int64_t>(max_packed_, packed());
+}
+
+GrowingAttentionIndex::GrowingAttentionIndex(const AttentionIndexSpec& spec, int64_t max_length)
+    : far_visible_(spec), index_(/*batch_size=*/1) {
+  const auto size = static_cast<size_t>(max_length);
+  index_.positions_.reserve(size);
+  index_.count_.reserve(size);
+  index_.inverse_.reserve(size);
+}
+
+void GrowingAttentionIndex::Append(std::span<const int32_t> tokens) {
+  index_.ExtendRow(0, index_.seq_length_, tokens, far_visible_);
+  index_.seq_length_ += static_cast<int64_t>(tokens.size());
 }
 
 int64_t AttentionIndex::VisiblePairs(int64_t window) const {

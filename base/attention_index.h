@@ -32,6 +32,19 @@ struct AttentionIndexSpec {
   friend bool operator==(const AttentionIndexSpec&, const AttentionIndexSpec&) = default;
 };
 
+// Whether a token at a position is far-visible.
+class FarVisibility {
+ public:
+  explicit FarVisibility(const AttentionIndexSpec& spec);
+  bool operator()(int64_t position, int32_t token) const;
+
+ private:
+  AttentionKind kind_;
+  int32_t num_initial_;
+  int32_t stride_;
+  std::vector<char> is_separator_;  // by token: ids are small and dense
+};
+
 // Immutable once built; shared by all layers and heads of a batch.
 class AttentionIndex {
  public:
@@ -62,19 +75,40 @@ class AttentionIndex {
   std::shared_ptr<const void>& device_copy() const { return device_copy_; }
 
  private:
+  friend class GrowingAttentionIndex;
+  explicit AttentionIndex(int64_t batch_size);
+  // Tokens begin, begin + 1, ... of a row: its next ones, and no later row has any yet.
+  void ExtendRow(int64_t row, int64_t begin, std::span<const int32_t> tokens,
+                 const FarVisibility& far_visible);
+
   std::span<const int32_t> Row(const std::vector<int32_t>& values, int64_t row) const {
     return std::span(values).subspan(static_cast<size_t>(row * seq_length_),
                                      static_cast<size_t>(seq_length_));
   }
 
   int64_t batch_size_;
-  int64_t seq_length_;
+  int64_t seq_length_ = 0;
   int64_t max_packed_ = 0;
   std::vector<int32_t> positions_;
-  std::vector<int64_t> offsets_;
+  std::vector<int64_t> offsets_;  // of rows in positions_
   std::vector<int32_t> count_;
   std::vector<int32_t> inverse_;
   mutable std::shared_ptr<const void> device_copy_;
+};
+
+// The index of one sequence that grows, for generation: new tokens cost what they are, however many
+// came before.
+class GrowingAttentionIndex {
+ public:
+  // Memory for max_length tokens.
+  GrowingAttentionIndex(const AttentionIndexSpec& spec, int64_t max_length);
+  void Append(std::span<const int32_t> tokens);
+  // Of all tokens so far; a reference stays valid while this object lives.
+  const AttentionIndex& index() const { return index_; }
+
+ private:
+  FarVisibility far_visible_;
+  AttentionIndex index_;
 };
 
 // One index a spec, in the order of the specs: what Batch::indexes holds.

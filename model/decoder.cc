@@ -58,7 +58,9 @@ Decoder::Decoder(GptNeox& model, dist::Mesh& mesh, int64_t max_length, int num_t
   arena_ = Arena("decoder", arena_.used_bytes());
   Allocate(arena_);
   kernels::BuildRotaryTables(model.options().rotary_tables, model.config().rotary_base, cos_, sin_);
-  tokens_.reserve(static_cast<size_t>(max_length));
+  for (const AttentionIndexSpec& spec : model.attention_plan().specs) {
+    indexes_.emplace_back(spec, max_length);
+  }
 }
 
 void Decoder::Allocate(Arena& arena) {
@@ -88,13 +90,10 @@ void Decoder::RunChunk(std::span<const int32_t> chunk) {
   const ModelConfig& config = model_.config();
   const auto num_new = static_cast<int64_t>(chunk.size());
   const int64_t begin = length();
-  tokens_.insert(tokens_.end(), chunk.begin(), chunk.end());
+  length_ += num_new;
+  for (GrowingAttentionIndex& index : indexes_) index.Append(chunk);
 
   const AttentionPlan& plan = model_.attention_plan();
-  std::vector<AttentionIndex> indexes;
-  for (const AttentionIndexSpec& spec : plan.specs)
-    indexes.emplace_back(tokens_, 1, length(), spec);
-
   const BlockShape shape = ChunkShape(model_, mesh_, num_new);
   const BlockActivations activations = Narrow(activations_, shape);
   const TensorView x = residual_.Rows(0, num_new);
@@ -105,17 +104,18 @@ void Decoder::RunChunk(std::span<const int32_t> chunk) {
     const auto l = static_cast<size_t>(layer);
     const AttentionPlan::Layer& attention = plan.layers[l];
     const KeyValueCache cache{.keys = keys_[l], .values = values_[l], .begin = begin};
-    const BlockContext block{
-        .rows = rows,
-        .recompute_norms = false,
-        .parallel_residual = config.parallel_residual,
-        .gelu = config.activation,
-        .layer_norm_eps = static_cast<float>(config.layer_norm_eps),
-        .cos = TensorView(cos_.Rows(begin, num_new)),
-        .sin = TensorView(sin_.Rows(begin, num_new)),
-        .index = attention.index < 0 ? nullptr : &indexes[static_cast<size_t>(attention.index)],
-        .window = attention.window,
-        .cache = &cache};
+    const BlockContext block{.rows = rows,
+                             .recompute_norms = false,
+                             .parallel_residual = config.parallel_residual,
+                             .gelu = config.activation,
+                             .layer_norm_eps = static_cast<float>(config.layer_norm_eps),
+                             .cos = TensorView(cos_.Rows(begin, num_new)),
+                             .sin = TensorView(sin_.Rows(begin, num_new)),
+                             .index = attention.index < 0
+                                          ? nullptr
+                                          : &indexes_[static_cast<size_t>(attention.index)].index(),
+                             .window = attention.window,
+                             .cache = &cache};
     BlockForward(ctx_, {.block = block,
                         .weights = model_.block_weights(layer),
                         .x = x,

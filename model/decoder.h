@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "base/arena.h"
+#include "base/attention_index.h"
 #include "dist/mesh.h"
 #include "kernels/context.h"
 #include "model/block.h"
@@ -30,7 +31,7 @@ class Decoder {
   Decoder(GptNeox& model, dist::Mesh& mesh, int64_t max_length, int num_threads);
 
   // Tokens so far.
-  int64_t length() const { return static_cast<int64_t>(tokens_.size()); }
+  int64_t length() const { return length_; }
   int64_t max_length() const { return max_length_; }
 
   // Appends at least one token, each in [0, V). Returns the logits [V] that predict the token after
@@ -44,7 +45,8 @@ class Decoder {
   GptNeox& model_;
   dist::Mesh& mesh_;
   int64_t max_length_;
-  std::vector<int32_t> tokens_;
+  int64_t length_ = 0;
+  std::vector<GrowingAttentionIndex> indexes_;  // by AttentionPlan's specs
   Arena arena_;
   Arena scratch_;
   kernels::Context ctx_;

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "base/check.h"
@@ -77,6 +78,50 @@ TEST(AttentionIndexTest, EveryPairOnceAsTheRuleSays) {
             }
           }
         }
+      }
+    }
+  }
+}
+
+void ExpectEqual(const AttentionIndex& index, const AttentionIndex& expected) {
+  const auto copy = [](std::span<const int32_t> from) {
+    return std::vector<int32_t>(from.begin(), from.end());
+  };
+  EXPECT_EQ(index.batch_size(), expected.batch_size());
+  ASSERT_EQ(index.seq_length(), expected.seq_length());
+  EXPECT_EQ(index.max_packed(), expected.max_packed());
+  EXPECT_EQ(copy(index.positions(0)), copy(expected.positions(0)));
+  EXPECT_EQ(copy(index.count(0)), copy(expected.count(0)));
+  EXPECT_EQ(copy(index.inverse(0)), copy(expected.inverse(0)));
+}
+
+// Nothing that was there moves, so that no step can cost more than its own tokens.
+TEST(AttentionIndexTest, GrowsToTheIndexOfTheWhole) {
+  constexpr size_t kLength = 60;
+  const PhiloxStream random(2, "tokens");
+  std::vector<int32_t> tokens(kLength);
+  for (size_t i = 0; i < kLength; ++i) tokens[i] = static_cast<int32_t>(random.Bits(i) % 10);
+  for (const AttentionKind kind : {AttentionKind::kFull, AttentionKind::kSep,
+                                   AttentionKind::kStreaming, AttentionKind::kFixedStride}) {
+    const AttentionIndexSpec spec = {kind, 3, kind == AttentionKind::kFixedStride ? 7 : 0, {2, 5}};
+    for (const size_t piece : {size_t{1}, size_t{4}, size_t{25}, kLength}) {
+      SCOPED_TRACE(fmt::format("kind {} piece {}", static_cast<int>(kind), piece));
+      GrowingAttentionIndex growing(spec, kLength);
+      ExpectEqual(growing.index(), AttentionIndex(std::vector<int32_t>(), 1, 0, spec));
+      const int32_t* counts = nullptr;
+      const int32_t* positions = nullptr;
+      for (size_t begin = 0; begin < kLength; begin += piece) {
+        const size_t end = std::min(kLength, begin + piece);
+        growing.Append(std::span(tokens).subspan(begin, end - begin));
+        const AttentionIndex& index = growing.index();
+        ExpectEqual(index, AttentionIndex(std::span(tokens).first(end), 1,
+                                          static_cast<int64_t>(end), spec));
+        if (begin == 0) {
+          counts = index.count(0).data();
+          positions = index.positions(0).data();
+        }
+        EXPECT_EQ(index.count(0).data(), counts);
+        EXPECT_EQ(index.positions(0).data(), positions);
       }
     }
   }

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <new>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include <gtest/gtest.h>
 
 #include "dist/communicator.h"
+#include "model/decoder.h"
 #include "tests/model/model_under_test.h"
 #include "trainer/config.h"
 #include "trainer/memory_plan.h"
@@ -21,11 +23,14 @@
 
 namespace {
 
-// Of `new` in all threads: bytes alive now, and the largest request since the last reset.
+// Of `new` in all threads: bytes alive now; all bytes asked for, and the largest request, since the
+// last reset.
 std::atomic<size_t> live_bytes = 0;
+std::atomic<size_t> requested_bytes = 0;
 std::atomic<size_t> largest_request = 0;
 
 void* Allocate(size_t size) {
+  requested_bytes += size;
   size_t largest = largest_request;
   while (size > largest && !largest_request.compare_exchange_weak(largest, size)) {
   }
@@ -146,6 +151,26 @@ TEST(StepMemoryTest, NothingIsAllocatedAfterTheFirstSteps) {
     ExpectNoAllocations(dtype, /*recompute=*/true, /*micro_batches=*/1);
     ExpectNoAllocations(dtype, /*recompute=*/false, /*micro_batches=*/2);
   }
+}
+
+// Bookkeeping of a generated token does not grow with the tokens before it: what layers see of them
+// is in tables that were allocated with the decoder.
+TEST(StepMemoryTest, AGeneratedTokenAsksForTheSameAtAnyLength) {
+  const model::ModelConfig config = ConfigFromText(kModel);
+  dist::Mesh mesh(dist::MakeSelfCommunicator(), /*tensor=*/1);
+  model::GptNeox model(config, {.seq_length = 1, .gradients = false}, mesh);
+  model::Decoder decoder(model, mesh, config.max_positions, /*num_threads=*/1);
+  const std::vector<int32_t> prompt(20, 3);
+  decoder.Append(prompt);
+  std::vector<size_t> requested;
+  while (decoder.length() < config.max_positions) {
+    requested_bytes = 0;
+    decoder.Append(std::span(prompt).first(1));
+    requested.push_back(requested_bytes);
+  }
+  EXPECT_GT(requested.front(), 0u);  // the hook is in place
+  EXPECT_EQ(requested.back(), requested.front());
+  EXPECT_EQ(*std::max_element(requested.begin(), requested.end()), requested.front());
 }
 
 // The peak of the resident set over what it was before the model existed, against the plan of the
