@@ -9,20 +9,13 @@
 // which permutes 32 queries. Sums of many terms stay in tile registers: dQ^T over a span of panels,
 // dK and dV over a group of tiles.
 #include "kernels/cpu/amx/key_gradients.h"
+#include "kernels/cpu/amx/pair_by_pair.h"
 #include "kernels/cpu/amx/segments.h"
 
 namespace sepia::kernels::cpu::amx::SEPIA_TILES {
 namespace {
 
 constexpr int64_t kGroupBytes = BackwardArrays::kPanelGroupBytes;
-
-// Query within its tile of 32 that column `column` of tile `half` of dQ^T belongs to: what
-// unpacking words of two rows does to their order.
-constexpr int64_t QueryOfColumn(int64_t half, int64_t column) {
-  return column / 4 * 8 + column % 4 + 4 * half;
-}
-
-constexpr int64_t ColumnOfQuery(int64_t query) { return query / 8 * 4 + query % 4; }
 
 class Sweep {
  public:
@@ -165,21 +158,8 @@ class Sweep {
     return sum;
   }
 
-  // Queries of the tile that see key r of the panel.
-  uint32_t VisibleQueries(const QueryTile& tile, const Panel& panel, int64_t r) const {
-    const int64_t key = panel.first + r;
-    if (!panel.packed) return BitRange(key - tile.begin, key + head_.window - tile.begin);
-    if (key >= task_.segment.num_packed) return 0;
-    return BitRange(head_.positions[key] + head_.window - tile.begin, 32);
-  }
-  bool AnyVisible(const QueryTile& tile, const Panel& panel) const {
-    if (panel.packed) return head_.positions[panel.first] + head_.window <= tile.last();
-    return panel.first <= tile.last() && tile.begin < panel.first + kPanelKeys - 1 + head_.window;
-  }
-  bool AllVisible(const QueryTile& tile, const Panel& panel) const {
-    const int64_t last = panel.first + kPanelKeys - 1;
-    if (!panel.packed) return last <= tile.begin && tile.last() < panel.first + head_.window;
-    return last < task_.segment.num_packed && head_.positions[last] + head_.window <= tile.begin;
+  PanelSight Sight(const QueryTile& tile, const Panel& panel) const {
+    return {head_, task_.segment, tile, panel};
   }
 
   // Tiles of the group that see a panel of the span: [first_tile_, end_tile_).
@@ -198,7 +178,8 @@ class Sweep {
     int64_t num_products = 0;  // of the visible ones, those multiplied as tiles
     for (int64_t i = first; i < last; ++i) {
       const Panel panel = list[i];
-      if (!AnyVisible(tile, panel)) continue;
+      const PanelSight sight = Sight(tile, panel);
+      if (!sight.Any()) continue;
       const KeyPanel keys = PanelAt(panel);
       Multiply<Start::kZero>(steps_, keys.key_rows(), arrays_.QueryColumns(t), arrays_.scores,
                              arrays_.scores);
@@ -206,10 +187,10 @@ class Sweep {
                             arrays_.minus_d + t * kTileQueries, arrays_.dp);
       const int64_t at = (i - first) * kGroupBytes + t * kTileBytes;
       std::byte* ds = arrays_.ds + num_products * 2 * kTileBytes;
-      if (AllVisible(tile, panel)) {
-        AddProbabilities<false>(tile, t, panel, at, ds);
+      if (sight.All()) {
+        AddProbabilities<false>(sight, t, at, ds);
       } else {
-        AddProbabilities<true>(tile, t, panel, at, ds);
+        AddProbabilities<true>(sight, t, at, ds);
       }
       first_tile_[i - first] = Smaller(first_tile_[i - first], t);
       end_tile_[i - first] = t + 1;
@@ -226,40 +207,17 @@ class Sweep {
     tile_started_[t] = true;
     if (store_.AllFinite()) return;
     for (int64_t i = first; i < last; ++i) {
-      if (store_.IsFinite(list[i]) || !AnyVisible(tile, list[i])) continue;
-      AddVisibleKeys(tile, t, list[i], arrays_.ds_columns + (i - first) * kGroupBytes);
-    }
-  }
-
-  // Row r of tile t among the columns of a panel: 32 queries.
-  static const std::byte* ColumnsRow(const std::byte* columns, int64_t t, int64_t r) {
-    return columns + t * kTileBytes + r / 16 * kGroupTiles * kTileBytes + r % 16 * 64;
-  }
-
-  // dQ^T += K^T dS^T of one panel pair by pair; see AddVisibleRows.
-  void AddVisibleKeys(const QueryTile& tile, int64_t t, const Panel& panel,
-                      const std::byte* ds_columns) {
-    const PanelRows keys = {head_, task_.segment, panel, 1};
-    for (int64_t r = 0; r < kPanelKeys; ++r) {
-      const std::byte* ds = ColumnsRow(ds_columns, t, r);
-      // Behind the tile's end lie keys that are not there.
-      for (uint32_t visible = VisibleQueries(tile, panel, r) & BitRange(0, tile.size); visible != 0;
-           visible &= visible - 1) {
-        const int query = __builtin_ctz(visible);
-        float* sums = arrays_.Dq(t) + query / 4 % 2 * kTileFloats + ColumnOfQuery(query);
-        for (int64_t d = 0; d < head_.head_dim; ++d) {
-          sums[d / 16 * 2 * kTileFloats + d % 16 * 16] +=
-              NumberAt(ds, query) * NumberAt(keys(r), d);
-        }
-      }
+      const PanelSight sight = Sight(tile, list[i]);
+      if (store_.IsFinite(list[i]) || !sight.Any()) continue;
+      AddVisibleKeys(sight, arrays_.ds_columns + (i - first) * kGroupBytes + t * kTileBytes,
+                     arrays_.Dq(t));
     }
   }
 
   // P^T and dS^T of a panel from arrays_.scores and arrays_.dp: A tiles at byte `at` of p_columns
   // and ds_columns, B tiles to `ds`.
   template <bool kMasked>
-  void AddProbabilities(const QueryTile& tile, int64_t t, const Panel& panel, int64_t at,
-                        std::byte* ds) {
+  void AddProbabilities(const PanelSight& sight, int64_t t, int64_t at, std::byte* ds) {
     const __m512 scale = _mm512_set1_ps(scale_ * kLog2E);
     const __m512 lse_low = _mm512_load_ps(arrays_.lse + t * kTileQueries);
     const __m512 lse_high = _mm512_load_ps(arrays_.lse + t * kTileQueries + 16);
@@ -275,7 +233,7 @@ class Sweep {
         __m512 ds_low = _mm512_mul_ps(low, _mm512_load_ps(dp));
         __m512 ds_high = _mm512_mul_ps(high, _mm512_load_ps(dp + kTileFloats));
         if constexpr (kMasked) {
-          const uint32_t visible = VisibleQueries(tile, panel, key);
+          const uint32_t visible = sight.PlacesFor(key);
           const auto visible_low = static_cast<__mmask16>(visible);
           const auto visible_high = static_cast<__mmask16>(visible >> 16);
           low = _mm512_maskz_mov_ps(visible_low, low);
@@ -283,7 +241,7 @@ class Sweep {
           ds_low = _mm512_maskz_mov_ps(visible_low, ds_low);
           ds_high = _mm512_maskz_mov_ps(visible_high, ds_high);
         }
-        const int64_t to = at + key / 16 * kGroupTiles * kTileBytes + key % 16 * 64;
+        const int64_t to = at + BackwardArrays::ColumnsOffset(key);
         StoreVector(arrays_.p_columns + to, RoundPair(low, high));
         ds_rows[odd] = RoundPair(ds_low, ds_high);
         StoreVector(arrays_.ds_columns + to, ds_rows[odd]);
@@ -305,7 +263,7 @@ class Sweep {
       AddPanelGradient(i - first, arrays_.ds_columns, arrays_.queries, PanelAt(list[i]).dk());
     }
     if (group_is_finite_) return;
-    for (int64_t i = first; i < last; ++i) AddVisibleQueries(list[i], i - first);
+    for (int64_t i = first; i < last; ++i) AddVisibleTiles(list[i], i - first);
   }
 
   void AddPanelGradient(int64_t in_span, const std::byte* columns, const std::byte* interleaved,
@@ -340,26 +298,21 @@ class Sweep {
     }
   }
 
-  // dV and dK of one panel from the other tiles, pair by pair; see AddVisibleRows.
-  void AddVisibleQueries(const Panel& panel, int64_t in_span) {
-    const std::byte* p = arrays_.p_columns + in_span * kGroupBytes;
-    const std::byte* ds = arrays_.ds_columns + in_span * kGroupBytes;
+  // dV and dK of one panel from the other tiles.
+  void AddVisibleTiles(const Panel& panel, int64_t in_span) {
     const KeyPanel to = PanelAt(panel);
     for (int64_t t = first_tile_[in_span]; t < end_tile_[in_span]; ++t) {
-      const QueryTile tile = TileAt(t);
+      const PanelSight sight = Sight(TileAt(t), panel);
+      const int64_t at = in_span * kGroupBytes + t * kTileBytes;
       const auto dout_row = [&](int64_t r) {
-        return task_.dout + (tile.begin + r) * task_.out_stride;
+        return task_.dout + (sight.tile.begin + r) * task_.out_stride;
       };
-      const auto query_row = [&](int64_t r) { return QkvRow(head_, tile.begin + r, 0); };
-      for (int64_t r = 0; r < kPanelKeys; ++r) {
-        const uint32_t visible = VisibleQueries(tile, panel, r) & BitRange(0, tile.size);
-        const int64_t at = GradientOffset(r, steps_);
-        if (!dout_is_finite_[t]) {
-          AddVisibleRows(visible, ColumnsRow(p, t, r), dout_row, head_.head_dim, to.dv() + at);
-        }
-        if (!query_is_finite_[t]) {
-          AddVisibleRows(visible, ColumnsRow(ds, t, r), query_row, head_.head_dim, to.dk() + at);
-        }
+      const auto query_row = [&](int64_t r) { return QkvRow(head_, sight.tile.begin + r, 0); };
+      if (!dout_is_finite_[t]) {
+        AddVisibleQueries(sight, arrays_.p_columns + at, dout_row, to.dv());
+      }
+      if (!query_is_finite_[t]) {
+        AddVisibleQueries(sight, arrays_.ds_columns + at, query_row, to.dk());
       }
     }
   }

@@ -12,6 +12,13 @@ inline constexpr int64_t kGroupQueries = kGroupTiles * kTileQueries;
 // Panels per span at most.
 inline constexpr int64_t kSpanPanels = 16;
 
+// Query within its tile of 32 that column `column` of tile `half` of dQ^T belongs to: what
+// unpacking words of two rows does to their order.
+constexpr int64_t QueryOfColumn(int64_t half, int64_t column) {
+  return column / 4 * 8 + column % 4 + 4 * half;
+}
+constexpr int64_t ColumnOfQuery(int64_t query) { return query / 8 * 4 + query % 4; }
+
 // A panel of keys with its gradients.
 class KeyPanel {
  public:
@@ -63,6 +70,10 @@ struct BackwardArrays {
   // Pair `pair` of the interleaved form of tile t: [pair][kGroupTiles][2] tiles.
   static int64_t InterleavedOffset(int64_t t, int64_t pair) {
     return (pair * kGroupTiles + t) * 2 * kTileBytes;
+  }
+  // Row r, which is 32 queries of a tile, among the columns of a panel, from its tile on.
+  static int64_t ColumnsOffset(int64_t r) {
+    return r / 16 * kGroupTiles * kTileBytes + r % 16 * 64;
   }
   float* Dq(int64_t t) const { return dq + t * GradientFloats(steps); }
 

@@ -1,5 +1,6 @@
-// Which panels of keys a range of queries sees. Band panel p holds keys [32p, 32p + 32), packed
-// panel p the far-visible keys of the same numbers; the last one of either is filled with zeros.
+// Which panels of keys a range of queries sees, and what of them. Band panel p holds keys [32p, 32p
+// + 32), packed panel p the far-visible keys of the same numbers; the last one of either is filled
+// with zeros.
 #pragma once
 
 #include "kernels/cpu/amx/packing.h"
@@ -111,6 +112,33 @@ struct QueryTile {
   int64_t begin;
   int64_t size;  // 1 ... kTileQueries
   int64_t last() const { return begin + size - 1; }
+};
+
+// What the queries of a tile see of a panel.
+struct PanelSight {
+  const Head& head;
+  const Segment& segment;
+  QueryTile tile;
+  Panel panel;
+
+  bool Any() const {
+    if (panel.packed) return head.positions[panel.first] + head.window <= tile.last();
+    return panel.first <= tile.last() && tile.begin < panel.first + kPanelKeys - 1 + head.window;
+  }
+  bool All() const {
+    const int64_t last = panel.first + kPanelKeys - 1;
+    if (!panel.packed) return last <= tile.begin && tile.last() < panel.first + head.window;
+    return last < segment.num_packed && head.positions[last] + head.window <= tile.begin;
+  }
+  // Places of the tile from which key r is seen, those behind its last query included.
+  uint32_t PlacesFor(int64_t r) const {
+    const int64_t key = panel.first + r;
+    if (!panel.packed) return BitRange(key - tile.begin, key + head.window - tile.begin);
+    if (key >= segment.num_packed) return 0;
+    return BitRange(head.positions[key] + head.window - tile.begin, 32);
+  }
+  // Queries that see key r.
+  uint32_t QueriesFor(int64_t r) const { return PlacesFor(r) & BitRange(0, tile.size); }
 };
 
 }  // namespace sepia::kernels::cpu::amx::SEPIA_TILES
