@@ -5,13 +5,14 @@
 //
 // Key gradients stay in fp32 beside their chunk. When a band chunk leaves the ring, gradients of
 // packed keys move to their packed row and all others are final; one rounding per output.
-#include "kernels/cpu/isa/attention_tiles.h"
+#include "kernels/cpu/isa/attention_pairs.h"
 
 namespace sepia::kernels::cpu::SEPIA_ISA {
 namespace {
 
-// Rows of the next tile that are asked for beside one block of products.
-constexpr int64_t kPrefetchRows = 2;
+// Of the next tile's rows of q, k, v, out or dout, those that are asked for beside one block of
+// products.
+constexpr int kPrefetchParts = 2;
 
 // One chunk of keys with its gradients.
 struct Chunk {
@@ -26,7 +27,13 @@ struct Chunk {
 // Arrays of one task, in its workspace.
 struct Arrays {
   explicit Arrays(const AttentionBackwardTask& task)
-      : workspace(task.segment.workspace), chunk_floats(kChunkKeys * task.head.padded_dim) {
+      : workspace(task.segment.workspace),
+        chunk_floats(kChunkKeys * task.head.padded_dim),
+        prefetch(kPrefetchParts) {
+    const int64_t out_bytes = task.head.head_dim * ElementBytes(task.head.dtype);
+    prefetch.AddQkv(task.head);
+    prefetch.Add(task.out, task.out_row_bytes, out_bytes);
+    prefetch.Add(task.dout, task.out_row_bytes, out_bytes);
     const int64_t tile_floats = kTileQueries * task.head.padded_dim;
     rows = workspace.Take(chunk_floats);
     queries = workspace.Take(tile_floats);
@@ -139,10 +146,11 @@ void LoadTile(const AttentionBackwardTask& task, const QueryTile& tile, Arrays& 
 
 // P of the tile against a chunk.
 void ComputeProbabilities(const AttentionHead& head, const Chunk& chunk, const VisibleKeys& visible,
-                          float scale, const Arrays& arrays) {
+                          float scale, Arrays& arrays) {
   const Vec factor = Set(scale);
   MultiplyScores(
-      head, visible, arrays.query_columns, chunk.key_panels, [](int64_t) { return Zero(); },
+      head, visible, arrays.query_columns, chunk.key_panels, arrays.prefetch,
+      [](int64_t) { return Zero(); },
       [&]<int kVecs, typename Mode>(int64_t r, int64_t key, const Vec* scores, VecCount<kVecs>,
                                     Mode) {
         const Vec shift = Set(-arrays.lse[r]);
@@ -165,9 +173,9 @@ void ComputeProbabilities(const AttentionHead& head, const Chunk& chunk, const V
 
 // dS = P (dP - D_i); in pairs, it replaces P.
 void ComputeScoreGradients(const AttentionHead& head, const Chunk& chunk,
-                           const VisibleKeys& visible, const Arrays& arrays) {
+                           const VisibleKeys& visible, Arrays& arrays) {
   MultiplyScores(
-      head, visible, arrays.dout_columns, chunk.value_panels,
+      head, visible, arrays.dout_columns, chunk.value_panels, arrays.prefetch,
       [&](int64_t r) { return Set(-arrays.dout_dot_out[r]); },
       [&]<int kVecs, typename Mode>(int64_t r, int64_t key, const Vec* differences, VecCount<kVecs>,
                                     Mode) {
@@ -189,17 +197,9 @@ void ComputeScoreGradients(const AttentionHead& head, const Chunk& chunk,
   ZeroBeside(visible, arrays.ds_pairs);
 }
 
-void PrefetchRows(const AttentionBackwardTask& task, Arrays& arrays) {
-  const int64_t bytes = task.head.head_dim * ElementBytes(task.head.dtype);
-  arrays.prefetch.Some(kPrefetchRows, {QkvRows(task.head),
-                                       {task.out, task.out_row_bytes, bytes},
-                                       {task.dout, task.out_row_bytes, bytes}});
-}
-
 // dQ += dS K.
-void AddQueryGradients(const AttentionBackwardTask& task, const Chunk& chunk,
-                       const VisibleKeys& visible, Arrays& arrays) {
-  const AttentionHead& head = task.head;
+void AddQueryGradients(const AttentionHead& head, const Chunk& chunk, const VisibleKeys& visible,
+                       Arrays& arrays) {
   if (*chunk.not_finite > 0.0f) {
     return AddVisibleKeys(visible, Numbers(arrays.ds), chunk.keys, head.padded_dim,
                           arrays.query_gradients);
@@ -207,7 +207,7 @@ void AddQueryGradients(const AttentionBackwardTask& task, const Chunk& chunk,
   constexpr int kRowCells = kChunkKeys / kPair;
   ForEachBlock(visible, [&](int64_t first, const BlockSpan& span) {
     if (span.empty()) return;
-    PrefetchRows(task, arrays);
+    arrays.prefetch.Some();
     const int64_t low = span.low / kPair;
     const int64_t high = (span.high + kPair - 1) / kPair;
     AddProduct<kRowCells, 1>(high - low, arrays.ds + first * kRowCells + low,
@@ -216,47 +216,37 @@ void AddQueryGradients(const AttentionBackwardTask& task, const Chunk& chunk,
   });
 }
 
-// gradients [kChunkKeys, dim] += columns^T rows for the queries that see each key: what
-// AddVisibleRows is for. `columns` [kTileQueries / kPair, kChunkKeys] pairs queries, as do the
-// rows.
-void AddVisibleQueries(const QueryTile& tile, const VisibleKeys& visible, const float* columns,
-                       const float* rows, int64_t dim, float* gradients) {
-  int64_t begin = 0;
-  int64_t end = 0;
-  for (int64_t key = 0; key < kChunkKeys; ++key) {
-    while (begin < tile.size && visible.high[begin] <= key) ++begin;
-    while (end < tile.size && visible.low[end] <= key) ++end;
-    AddVisibleRows(
-        begin, end,
-        [&](int64_t i) { return Numbers(columns + i / kPair * kChunkKeys + key)[i % kPair]; }, rows,
-        dim, gradients + key * dim);
-  }
-}
-
-// dV += P^T dO and dK += dS^T Q, for blocks of keys and the queries that see any of them.
-void AddKeyGradients(const AttentionBackwardTask& task, const QueryTile& tile, const Chunk& chunk,
-                     const VisibleKeys& visible, Arrays& arrays) {
-  const int64_t dim = task.head.padded_dim;
-  if (!arrays.queries_are_finite || !arrays.douts_are_finite) {
-    AddVisibleQueries(tile, visible, arrays.p_pairs, arrays.douts, dim, chunk.value_gradients);
-    AddVisibleQueries(tile, visible, arrays.ds_pairs, arrays.queries, dim, chunk.key_gradients);
-    return;
-  }
+// gradients [kChunkKeys, dim] += columns^T rows, for blocks of keys and the queries that see any of
+// them.
+void AddKeyProducts(const QueryTile& tile, const VisibleKeys& visible, const float* columns,
+                    const float* rows, int64_t dim, RowPrefetch& prefetch, float* gradients) {
   int64_t begin = 0;
   int64_t end = 0;
   for (int64_t key = 0; key < kChunkKeys; key += kBlockRows) {
     while (begin < tile.size && visible.high[begin] <= key) ++begin;
     while (end < tile.size && visible.low[end] < key + kBlockRows) ++end;
     if (begin >= end) continue;
-    PrefetchRows(task, arrays);
+    prefetch.Some();
     const int64_t first = begin / kPair;
     const int64_t steps = (end + kPair - 1) / kPair - first;
-    const int64_t at = first * kChunkKeys + key;
-    AddProduct<1, kChunkKeys>(steps, arrays.p_pairs + at, arrays.douts + first * dim, dim,
-                              chunk.value_gradients + key * dim);
-    AddProduct<1, kChunkKeys>(steps, arrays.ds_pairs + at, arrays.queries + first * dim, dim,
-                              chunk.key_gradients + key * dim);
+    AddProduct<1, kChunkKeys>(steps, columns + first * kChunkKeys + key, rows + first * dim, dim,
+                              gradients + key * dim);
   }
+}
+
+// dV += P^T dO, then dK += dS^T Q: one after the other, so that dO or Q stays in the L1 cache.
+void AddKeyGradients(const AttentionHead& head, const QueryTile& tile, const Chunk& chunk,
+                     const VisibleKeys& visible, Arrays& arrays) {
+  const int64_t dim = head.padded_dim;
+  if (!arrays.queries_are_finite || !arrays.douts_are_finite) {
+    AddVisibleQueries(tile, visible, arrays.p_pairs, arrays.douts, dim, chunk.value_gradients);
+    AddVisibleQueries(tile, visible, arrays.ds_pairs, arrays.queries, dim, chunk.key_gradients);
+    return;
+  }
+  AddKeyProducts(tile, visible, arrays.p_pairs, arrays.douts, dim, arrays.prefetch,
+                 chunk.value_gradients);
+  AddKeyProducts(tile, visible, arrays.ds_pairs, arrays.queries, dim, arrays.prefetch,
+                 chunk.key_gradients);
 }
 
 void StoreQueryGradients(const AttentionBackwardTask& task, const QueryTile& tile, float scale,
@@ -360,8 +350,8 @@ void BackwardSegment(const AttentionBackwardTask& task) {
       const Chunk chunk = arrays.chunk(slot);
       ComputeProbabilities(head, chunk, visible, log2_scale, arrays);
       ComputeScoreGradients(head, chunk, visible, arrays);
-      AddQueryGradients(task, chunk, visible, arrays);
-      AddKeyGradients(task, tile, chunk, visible, arrays);
+      AddQueryGradients(head, chunk, visible, arrays);
+      AddKeyGradients(head, tile, chunk, visible, arrays);
     });
     StoreQueryGradients(task, tile, scale, arrays);
   }

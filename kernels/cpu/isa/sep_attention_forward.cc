@@ -4,7 +4,7 @@
 // fp32 is relative, as long as the sum of a row stays in a range that neither overflows nor loses
 // its terms. It nearly always does; otherwise the tile is done again with the exact maxima. So
 // there is no running maximum, and sums are never rescaled.
-#include "kernels/cpu/isa/attention_tiles.h"
+#include "kernels/cpu/isa/attention_pairs.h"
 
 namespace sepia::kernels::cpu::SEPIA_ISA {
 namespace {
@@ -12,12 +12,13 @@ namespace {
 constexpr float kSmallestTotal = 0x1p-60f;  // terms below 2^-125.5 vanish
 constexpr float kLargestTotal = 0x1p60f;    // values may be this large too
 
-// Rows of the next tile that are asked for beside one block of products.
-constexpr int64_t kPrefetchRows = 3;
+// Of the next tile's rows of q, k or v, those that are asked for beside one block of products.
+constexpr int kPrefetchParts = 3;
 
 // Arrays of one task, in its workspace.
 struct Arrays {
-  explicit Arrays(const AttentionForwardTask& task) {
+  explicit Arrays(const AttentionForwardTask& task) : prefetch(kPrefetchParts) {
+    prefetch.AddQkv(task.head);
     Workspace workspace(task.segment.workspace);
     const int64_t dim = task.head.padded_dim;
     rows = workspace.Take(kChunkKeys * dim);
@@ -71,7 +72,8 @@ void AddChunk(const AttentionHead& head, int64_t slot, const VisibleKeys& visibl
               Arrays& arrays) {
   const Vec factor = Set(scale);
   MultiplyScores(
-      head, visible, arrays.queries, arrays.keys(slot), [](int64_t) { return Zero(); },
+      head, visible, arrays.queries, arrays.keys(slot), arrays.prefetch,
+      [](int64_t) { return Zero(); },
       [&]<int kVecs, typename Mode>(int64_t r, int64_t key, const Vec* scores, VecCount<kVecs>,
                                     Mode) {
         const Vec shift = Set(arrays.shift[r]);
@@ -95,7 +97,7 @@ void AddChunk(const AttentionHead& head, int64_t slot, const VisibleKeys& visibl
   constexpr int kRowCells = kChunkKeys / kPair;
   ForEachBlock(visible, [&](int64_t first, const BlockSpan& span) {
     if (span.empty()) return;
-    arrays.prefetch.Some(kPrefetchRows, {QkvRows(head)});
+    arrays.prefetch.Some();
     const int64_t low = span.low / kPair;
     const int64_t high = (span.high + kPair - 1) / kPair;
     AddProduct<kRowCells, 1>(high - low, arrays.p + first * kRowCells + low,
@@ -109,7 +111,8 @@ void RaiseMaximum(const AttentionHead& head, int64_t slot, const VisibleKeys& vi
                   Arrays& arrays) {
   const Vec hidden = Set(-__builtin_inff());
   MultiplyScores(
-      head, visible, arrays.queries, arrays.keys(slot), [](int64_t) { return Zero(); },
+      head, visible, arrays.queries, arrays.keys(slot), arrays.prefetch,
+      [](int64_t) { return Zero(); },
       [&]<int kVecs, typename Mode>(int64_t r, int64_t key, const Vec* scores, VecCount<kVecs>,
                                     Mode) {
         Vec maximum = Set(arrays.maximum[r]);
