@@ -31,26 +31,26 @@ GradMode ModeOf(const BlockBackwardArgs& args, const RowChunk& chunk) {
   return chunk.index == 0 ? args.grad_mode : GradMode::kAccumulate;
 }
 
-// ln1, ln2 = LayerNorms of x.
-void Norm1(Context& ctx, const BlockContext& b, const BlockWeights& w, const BlockActivations& a,
-           ConstTensorView x, const RowChunk& c) {
-  LayerNormForward(ctx, {.x = Cut(x, c),
-                         .gamma = w.ln1_gamma,
-                         .beta = w.ln1_beta,
-                         .y = Cut(a.ln1, c),
-                         .mean = Cut(a.mean1, c),
-                         .rstd = Cut(a.rstd1, c),
-                         .eps = b.layer_norm_eps});
+// One of the two LayerNorms of a block.
+struct NormTensors {
+  ConstTensorView gamma, beta;
+  TensorView y, mean, rstd;  // all rows
+};
+NormTensors Norm1(const BlockWeights& w, const BlockActivations& a) {
+  return {w.ln1_gamma, w.ln1_beta, a.ln1, a.mean1, a.rstd1};
+}
+NormTensors Norm2(const BlockWeights& w, const BlockActivations& a) {
+  return {w.ln2_gamma, w.ln2_beta, a.ln2, a.mean2, a.rstd2};
 }
 
-void Norm2(Context& ctx, const BlockContext& b, const BlockWeights& w, const BlockActivations& a,
-           ConstTensorView x, const RowChunk& c) {
+void NormForward(Context& ctx, const BlockContext& b, const NormTensors& norm, ConstTensorView x,
+                 const RowChunk& c) {
   LayerNormForward(ctx, {.x = Cut(x, c),
-                         .gamma = w.ln2_gamma,
-                         .beta = w.ln2_beta,
-                         .y = Cut(a.ln2, c),
-                         .mean = Cut(a.mean2, c),
-                         .rstd = Cut(a.rstd2, c),
+                         .gamma = norm.gamma,
+                         .beta = norm.beta,
+                         .y = Cut(norm.y, c),
+                         .mean = Cut(norm.mean, c),
+                         .rstd = Cut(norm.rstd, c),
                          .eps = b.layer_norm_eps});
 }
 
@@ -81,7 +81,7 @@ void AttentionForward(Context& ctx, const BlockForwardArgs& args, GatheredRows& 
   const BlockContext& b = args.block;
   for (const RowChunk& c : b.rows.chunks()) {
     x.Wait(c);
-    Norm1(ctx, b, w, a, x.rows(), c);
+    NormForward(ctx, b, Norm1(w, a), x.rows(), c);
     LinearForward(
         ctx, {.x = Cut(a.ln1, c), .weight = w.qkv, .bias = w.qkv_bias, .y = Cut(Matrix(a.qkv), c)});
   }
@@ -132,7 +132,7 @@ void QkvBackward(Context& ctx, const BlockBackwardArgs& args, ConstTensorView x,
   const BlockGradients& g = args.gradients;
   const TensorView d_qkv = Prefix(args.temporaries.wide, a.qkv.shape());
   const TensorView d_ln1 = Prefix(args.temporaries.d_width, a.ln1.shape());
-  if (args.block.recompute_norms) Norm1(ctx, args.block, w, a, x, c);
+  if (args.block.recompute_norms) NormForward(ctx, args.block, Norm1(w, a), x, c);
   LinearBackward(ctx, {.x = Cut(a.ln1, c),
                        .weight = w.qkv,
                        .dy = Cut(Matrix(d_qkv), c),
@@ -158,7 +158,7 @@ void MlpForward(Context& ctx, const BlockForwardArgs& args, ConstTensorView x, T
   const BlockWeights& w = args.weights;
   const BlockActivations& a = args.activations;
   const TensorView gelu = Cut(Prefix(args.temporaries.wide, a.up.shape()), c);
-  Norm2(ctx, args.block, w, a, x, c);
+  NormForward(ctx, args.block, Norm2(w, a), x, c);
   LinearForward(ctx, {.x = Cut(a.ln2, c), .weight = w.up, .bias = {}, .y = Cut(a.up, c)});
   BiasGeluForward(ctx, {.x = Cut(a.up, c), .bias = w.up_bias, .y = gelu, .kind = args.block.gelu});
   LinearForward(ctx, {.x = gelu, .weight = w.down, .bias = {}, .y = Cut(partial, c), .mode = mode});
@@ -174,7 +174,7 @@ void MlpBackward(Context& ctx, const BlockBackwardArgs& args, ConstTensorView x,
   const TensorView d_ln2 = Cut(Prefix(args.temporaries.d_width, a.ln2.shape()), c);
   const TensorView gelu = Cut(a.up, c);  // in its place
   const GradMode grad_mode = ModeOf(args, c);
-  if (args.block.recompute_norms) Norm2(ctx, args.block, w, a, x, c);
+  if (args.block.recompute_norms) NormForward(ctx, args.block, Norm2(w, a), x, c);
   LinearBackward(ctx, {.x = gelu,  // of this shape; only dx is asked for
                        .weight = w.down,
                        .dy = Cut(dy, c),

@@ -3,25 +3,10 @@
 #include <algorithm>
 
 #include "kernels/cpu/convert.h"
-#include "kernels/cpu/dispatch.h"
+#include "kernels/cpu/isa/sum_rows.h"
 #include "kernels/cpu/parallel.h"
 
 namespace sepia::kernels::cpu {
-namespace {
-
-template <typename T>
-void AddRows(const T* x, int64_t rows, int64_t c, float* sums) {
-  std::fill_n(sums, c, 0.0f);
-  ForEachPiece(c, [&](int64_t begin, int64_t count) {
-    float buffer[kPiece];
-    for (int64_t row = 0; row < rows; ++row) {
-      const float* values = AsFloat(x + row * c + begin, buffer, count);
-      for (int64_t i = 0; i < count; ++i) sums[begin + i] += values[i];
-    }
-  });
-}
-
-}  // namespace
 
 void SumPartials(const Context& ctx, const ConstTensorView& partials, const TensorView& out,
                  GradMode mode) {
@@ -47,11 +32,16 @@ void ColumnSums(Context& ctx, const ConstTensorView& x, const TensorView& out, G
   ScratchScope scratch(*ctx.scratch);
   const TensorView partials =
       scratch.Allocate("column_sums", DType::kFloat32, {NumRowBlocks(m), c});
-  DispatchCompute(x.dtype(), [&](auto tag) {
-    using T = decltype(tag);
-    ParallelForRange(ctx, m, kRowBlock, [&](int64_t begin, int64_t end) {
-      AddRows(x.data<T>() + begin * c, end - begin, c,
-              partials.data<float>() + begin / kRowBlock * c);
+  ParallelForRange(ctx, m, kRowBlock, [&](int64_t begin, int64_t end) {
+    float* sums = partials.data<float>() + begin / kRowBlock * c;
+    std::fill_n(sums, c, 0.0f);
+    // Pieces of columns, whose sums stay in the first cache.
+    ForEachPiece(c, [&](int64_t column, int64_t count) {
+      const auto* rows = static_cast<const std::byte*>(x.raw()) + column * DTypeSize(x.dtype());
+      for (int64_t row = begin; row < end; ++row) {
+        SEPIA_BY_ISA(AddToSums)
+        (x.dtype(), rows + row * c * DTypeSize(x.dtype()), count, sums + column);
+      }
     });
   });
   SumPartials(ctx, partials, out, mode);

@@ -6,6 +6,7 @@
 #include "kernels/cpu/column_sums.h"
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/dispatch.h"
+#include "kernels/cpu/isa/sum_rows.h"
 #include "kernels/cpu/parallel.h"
 
 namespace sepia::kernels {
@@ -17,37 +18,20 @@ using cpu::kPiece;
 constexpr int64_t kGrain = 32 * kPiece;  // elements a thread takes at a time
 constexpr int64_t kRowGrain = 16;
 
-template <typename T>
-void AddRow(const AddBiasResidualArgs& args, int64_t row) {
-  const int64_t c = args.x.dim(1);
-  const T* x = args.x.data<T>() + row * c;
-  const T* partial = args.partial.data<T>() + row * c;
-  const T* bias1 = args.bias1.data<T>();
-  const T* bias2 = args.bias2.empty() ? nullptr : args.bias2.data<T>();
-  T* y = args.y.data<T>() + row * c;
-  cpu::ForEachPiece(c, [&](int64_t begin, int64_t count) {
-    float sum[kPiece];
-    float buffer[kPiece];
-    cpu::Widen(x + begin, sum, count);
-    const auto add = [&](const T* term) {
-      const float* values = AsFloat(term + begin, buffer, count);
-      for (int64_t i = 0; i < count; ++i) sum[i] += values[i];
-    };
-    add(partial);
-    add(bias1);
-    if (bias2 != nullptr) add(bias2);
-    cpu::Narrow(sum, y + begin, count);
-  });
-}
-
 }  // namespace
 
 void cpu::AddBiasResidualForward(Context& ctx, const AddBiasResidualArgs& args) {
-  DispatchCompute(args.x.dtype(), [&](auto tag) {
-    using T = decltype(tag);
-    ParallelForRange(ctx, args.x.dim(0), kRowGrain, [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row) AddRow<T>(args, row);
-    });
+  ParallelForRange(ctx, args.x.dim(0), kRowGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      SEPIA_BY_ISA(SumRows)
+      ({.dtype = args.x.dtype(),
+        .size = args.x.dim(1),
+        .a = args.x.Rows(row, 1).raw(),
+        .b = args.partial.Rows(row, 1).raw(),
+        .c = args.bias1.raw(),
+        .d = args.bias2.empty() ? nullptr : args.bias2.raw(),
+        .y = args.y.Rows(row, 1).raw()});
+    }
   });
 }
 
@@ -60,21 +44,17 @@ void cpu::AddBiasResidualBackward(Context& ctx, const AddBiasResidualBackwardArg
 }
 
 void cpu::Add(Context& ctx, const AddArgs& args) {
-  DispatchCompute(args.a.dtype(), [&](auto tag) {
-    using T = decltype(tag);
-    const T* a = args.a.data<T>();
-    const T* b = args.b.data<T>();
-    T* y = args.y.data<T>();
-    ParallelForRange(ctx, args.a.num_elements(), kGrain, [&](int64_t first, int64_t end) {
-      ForEachPiece(end - first, [&](int64_t offset, int64_t count) {
-        float sum[kPiece];
-        float buffer[kPiece];
-        Widen(a + first + offset, sum, count);
-        const float* values = AsFloat(b + first + offset, buffer, count);
-        for (int64_t i = 0; i < count; ++i) sum[i] += values[i];
-        Narrow(sum, y + first + offset, count);
-      });
-    });
+  const DType dtype = args.a.dtype();
+  ParallelForRange(ctx, args.a.num_elements(), kGrain, [&](int64_t first, int64_t end) {
+    const int64_t at = first * DTypeSize(dtype);
+    SEPIA_BY_ISA(SumRows)
+    ({.dtype = dtype,
+      .size = end - first,
+      .a = static_cast<const std::byte*>(args.a.raw()) + at,
+      .b = static_cast<const std::byte*>(args.b.raw()) + at,
+      .c = nullptr,
+      .d = nullptr,
+      .y = static_cast<std::byte*>(args.y.raw()) + at});
   });
 }
 

@@ -4,8 +4,7 @@
 #include <cstring>
 #include <span>
 
-#include "kernels/cpu/convert.h"
-#include "kernels/cpu/dispatch.h"
+#include "kernels/cpu/isa/sum_rows.h"
 #include "kernels/cpu/parallel.h"
 
 namespace sepia::kernels {
@@ -51,15 +50,6 @@ struct PlacesByRow {
   std::span<int32_t> places;
 };
 
-template <typename T>
-void AddRow(const T* dy, int64_t c, float* sum) {
-  cpu::ForEachPiece(c, [&](int64_t begin, int64_t count) {
-    float buffer[cpu::kPiece];
-    const float* values = cpu::AsFloat(dy + begin, buffer, count);
-    for (int64_t i = 0; i < count; ++i) sum[begin + i] += values[i];
-  });
-}
-
 }  // namespace
 
 void cpu::EmbeddingForward(Context& ctx, const EmbeddingForwardArgs& args) {
@@ -88,18 +78,17 @@ void cpu::EmbeddingBackward(Context& ctx, const EmbeddingBackwardArgs& args) {
   ScratchScope scratch(*ctx.scratch);
   const PlacesByRow by_row(scratch, args.tokens.span<int32_t>(), args.vocabulary.first(rows), rows);
   float* dtable = args.dtable.data<float>();
-  DispatchCompute(args.dy.dtype(), [&](auto tag) {
-    using T = decltype(tag);
-    const T* dy = args.dy.data<T>();
-    ParallelForRange(ctx, rows, kRowGrain, [&](int64_t first, int64_t last) {
-      for (int64_t r = first; r < last; ++r) {
-        float* row = dtable + r * c;
-        if (args.grad_mode == GradMode::kOverwrite) std::fill_n(row, c, 0.0f);
-        for (int32_t i = by_row.begin(r); i < by_row.end(r); ++i) {
-          AddRow(dy + by_row.places[static_cast<size_t>(i)] * c, c, row);
-        }
+  const DType dtype = args.dy.dtype();
+  const auto* dy = static_cast<const std::byte*>(args.dy.raw());
+  ParallelForRange(ctx, rows, kRowGrain, [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r) {
+      float* row = dtable + r * c;
+      if (args.grad_mode == GradMode::kOverwrite) std::fill_n(row, c, 0.0f);
+      for (int32_t i = by_row.begin(r); i < by_row.end(r); ++i) {
+        const int64_t place = by_row.places[static_cast<size_t>(i)];
+        SEPIA_BY_ISA(AddToSums)(dtype, dy + place * c * DTypeSize(dtype), c, row);
       }
-    });
+    }
   });
 }
 
