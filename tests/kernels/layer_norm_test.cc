@@ -71,10 +71,13 @@ Vector Row(const Vector& matrix, size_t row, size_t c) {
                 matrix.begin() + static_cast<ptrdiff_t>((row + 1) * c));
 }
 
-// Sums of c terms in vectors of 8 over pieces of 512 need at most c / 8 additions in a row (64 in a
-// piece, then one a piece, then the lanes); mean and variance are relative to max |x - mean| and to
-// themselves.
-double SumError(size_t c) { return (std::min<double>(static_cast<double>(c), 80.0) + 8.0) * kU32; }
+// Sums of c terms take turns on four vectors of at least 8 lanes: c / 32 additions in a row, up to 3
+// more of the last vectors, then the four, then the lanes. Mean and variance are relative to
+// max |x - mean| and to themselves.
+double SumError(size_t c) {
+  const auto size = static_cast<double>(c);
+  return (std::min(size, size / 32.0 + 8.0) + 8.0) * kU32;
+}
 
 // How far xhat may be off: the mean by SumError max|x| rstd, rstd by half of SumError, three
 // roundings.
