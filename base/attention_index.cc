@@ -59,6 +59,7 @@ void AttentionIndex::ExtendRow(int64_t row, int64_t begin, std::span<const int32
     ++position;
   }
   offsets_[static_cast<size_t>(row) + 1] = static_cast<int64_t>(positions_.size());
+  device_copy_.reset();
   max_packed_ = std::max<int64_t>(max_packed_, packed());
 }
 
