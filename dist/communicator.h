@@ -2,10 +2,11 @@
 // no `if (size > 1)`. Passed, never global.
 //
 // Every call carries a label: what it is for ("block 3 forward"). All ranks of a group make the
-// same calls in the same order. Calls are asynchronous and progress by themselves: Wait() on the
-// returned Pending before the data is used. Reductions add in rank order, bf16 and f16 in fp32 with
-// one rounding at the end, so results depend on the ranks' order and on nothing else: not on
-// message sizes, nodes or the MPI library.
+// same calls in the same order. Calls are asynchronous and progress by themselves, those of one
+// group one after the other, groups beside each other: Wait() on the returned Pending before the
+// data is used, also by another group. Reductions add in rank order, bf16 and f16 in fp32 with one
+// rounding at the end, so results depend on the ranks' order and on nothing else: not on message
+// sizes, nodes or the MPI library.
 #pragma once
 
 #include <cstdint>

@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "dist/message_sizes.h"
 #include "dist/reduce.h"
+#include "dist/work_queue.h"
 
 namespace sepia::dist {
 namespace {
@@ -42,10 +43,10 @@ std::span<T> Part(T* base, int64_t begin, int64_t size) {
 
 class GroupCommunicator final : public Communicator {
  public:
-  GroupCommunicator(std::shared_ptr<Transport> transport, std::shared_ptr<WorkQueue> queue,
+  GroupCommunicator(std::shared_ptr<Transport> transport, std::shared_ptr<FlightRecorder> recorder,
                     std::string name, const std::optional<int>& color)
       : transport_(std::move(transport)),
-        queue_(std::move(queue)),
+        recorder_(std::move(recorder)),
         name_(std::move(name)),
         title_(color ? fmt::format("{}[{}]", name_, *color) : name_),
         rank_(transport_->rank()),
@@ -101,7 +102,7 @@ class GroupCommunicator final : public Communicator {
   std::unique_ptr<Communicator> Split(int color, int key, const std::string& name) override {
     std::shared_ptr<Transport> part;
     Start("Split", name, 0, [&] { part = transport_->Split(color, key); }).Wait();
-    return MakeGroupCommunicator(std::move(part), queue_, name, color);
+    return MakeGroupCommunicator(std::move(part), recorder_, name, color);
   }
 
   void Abort(int exit_code) override { transport_->Abort(exit_code); }
@@ -112,7 +113,7 @@ class GroupCommunicator final : public Communicator {
             .busy_seconds = 1e-9 * static_cast<double>(busy_.load()),
             .waited_seconds = 1e-9 * static_cast<double>(waited_.load())};
   }
-  std::shared_ptr<FlightRecorder> recorder() override { return queue_->recorder(); }
+  std::shared_ptr<FlightRecorder> recorder() override { return recorder_; }
 
  private:
   static void CheckOnHost(const ConstTensorView& tensor) {
@@ -121,13 +122,12 @@ class GroupCommunicator final : public Communicator {
 
   template <typename Work>
   Pending Start(const char* operation, std::string_view label, int64_t bytes, Work work) {
-    FlightRecorder& recorder = *queue_->recorder();
-    const int64_t call = recorder.Asked(title_, ++operations_, operation, label, bytes);
-    auto done = queue_->Push([this, &recorder, call, work = std::move(work)] {
+    const int64_t call = recorder_->Asked(title_, ++operations_, operation, label, bytes);
+    auto done = queue_.Push([this, call, work = std::move(work)] {
       const TimeInto time(busy_);
-      recorder.Started(call);
+      recorder_->Started(call);
       work();
-      recorder.Done(call);
+      recorder_->Done(call);
     });
     return Pending([this, done = std::move(done)] {
       const TimeInto time(waited_);
@@ -221,7 +221,7 @@ class GroupCommunicator final : public Communicator {
   }
 
   std::shared_ptr<Transport> transport_;
-  std::shared_ptr<WorkQueue> queue_;
+  std::shared_ptr<FlightRecorder> recorder_;
   std::string name_;
   std::string title_;  // tells groups of one name apart
   int rank_, size_;
@@ -229,16 +229,18 @@ class GroupCommunicator final : public Communicator {
   std::atomic<int64_t> operations_ = 0;
   std::atomic<int64_t> bytes_sent_ = 0;
   std::atomic<int64_t> busy_ = 0, waited_ = 0;  // nanoseconds
+  WorkQueue queue_;                             // last: its thread uses the rest
 };
 
 }  // namespace
 
 std::unique_ptr<Communicator> MakeGroupCommunicator(std::shared_ptr<Transport> transport,
-                                                    std::shared_ptr<WorkQueue> queue,
+                                                    std::shared_ptr<FlightRecorder> recorder,
                                                     const std::string& name,
                                                     std::optional<int> color) {
   if (transport->size() == 1) return MakeSelfCommunicator(name);
-  return std::make_unique<GroupCommunicator>(std::move(transport), std::move(queue), name, color);
+  return std::make_unique<GroupCommunicator>(std::move(transport), std::move(recorder), name,
+                                             color);
 }
 
 }  // namespace sepia::dist

@@ -138,8 +138,8 @@ class ThreadTransport final : public Transport {
   int64_t splits_ = 0;
 };
 
-// A link that every rank shares with no other: what it sends and what it receives take their time,
-// side by side, in which the processor is free.
+// A link of each group that a rank shares with no other: what it sends and what it receives take
+// their time, side by side, in which the processor is free.
 class ThrottledTransport final : public Transport {
  public:
   ThrottledTransport(std::unique_ptr<Transport> inner, double bytes_per_second)
@@ -189,7 +189,8 @@ void RunThreadRanks(int size, const std::function<void(std::unique_ptr<Communica
         if (bytes_per_second > 0) {
           transport = std::make_unique<ThrottledTransport>(std::move(transport), bytes_per_second);
         }
-        body(MakeGroupCommunicator(std::move(transport), std::make_shared<WorkQueue>(), "world"));
+        body(MakeGroupCommunicator(std::move(transport), std::make_shared<FlightRecorder>(),
+                                   "world"));
       } catch (...) {
         world.Fail(std::current_exception());
       }

@@ -13,7 +13,9 @@ GradientReducer::GradientReducer(model::GptNeox& model, dist::Communicator& slic
       slices_(slices),
       replicas_(replicas),
       overlap_(overlap),
-      sharded_(model.options().shard_gradients) {}
+      sharded_(model.options().shard_gradients) {
+  CHECK(slices.size() == 1 || replicas.size() == 1, "groups do not wait for each other");
+}
 
 GradientReducer::Gradients GradientReducer::MicroBatch(kernels::Context& ctx, int64_t index,
                                                        int64_t count) {
@@ -50,7 +52,7 @@ void GradientReducer::Ready(kernels::Context& ctx, int begin, int end) {
 
 void GradientReducer::Start(kernels::Context& ctx, size_t bucket) {
   const TensorView own = Own(bucket);
-  // Both groups' collectives run one after the other on the rank's communication thread.
+  // One of the groups is this rank alone, whose collectives are done at once.
   dist::Pending scatter = slices_.ReduceScatter(ctx, model_.bucket_grads(bucket), own,
                                                 dist::ReduceOp::kSum, "gradients");
   dist::Pending sum = replicas_.AllReduce(ctx, own, dist::ReduceOp::kSum, "gradients");

@@ -11,8 +11,8 @@
 namespace sepia::trainer {
 namespace {
 
-// Gathers under way behind a block's forward pass. More would stand before what tensor ranks have
-// to tell each other in that block: one thread does both.
+// Gathers under way behind a block's forward pass. More would take the links from what tensor ranks
+// have to tell each other in that block.
 constexpr size_t kGathersAhead = 2;
 
 kernels::OptimizerState AllocateStates(Arena& arena, int64_t num_elements, DType compute_dtype) {

@@ -1,6 +1,8 @@
 // Collectives over thread ranks against sums written out in rank order.
 #include "dist/communicator.h"
 
+#include <chrono>
+#include <semaphore>
 #include <utility>
 #include <vector>
 
@@ -118,6 +120,29 @@ TEST(Communicator, CollectivesRunWhileTheRankComputes) {
     first.Wait();
     EXPECT_EQ(a[0], 2);
     EXPECT_EQ(b[0], 20);
+  });
+}
+
+// A block's sum over tensor ranks passes while a bucket of gradients waits for the other data rank,
+// which here comes only when it has seen the sum done.
+TEST(Communicator, AGroupDoesNotWaitForAnother) {
+  std::counting_semaphore<2> sums_done(0);
+  RunThreadRanks(4, [&](std::unique_ptr<Communicator> world) {
+    kernels::Context ctx;
+    const auto data = world->Split(world->rank() % 2, world->rank(), "data");
+    const auto tensor = world->Split(world->rank() / 2, world->rank(), "tensor");
+    std::vector<float> bucket(2000, 1), block(2000, 10);
+    const TensorView gradients = TensorView::Of(std::span(bucket), {2000});
+    const TensorView values = TensorView::Of(std::span(block), {2000});
+    if (data->rank() == 1) {
+      EXPECT_TRUE(sums_done.try_acquire_for(std::chrono::seconds(30)));
+    }
+    Pending waits = data->AllReduce(ctx, gradients, ReduceOp::kSum, "bucket");
+    tensor->AllReduce(ctx, values, ReduceOp::kSum, "block").Wait();
+    if (data->rank() == 0) sums_done.release();
+    waits.Wait();
+    EXPECT_EQ(bucket, std::vector<float>(2000, 2));
+    EXPECT_EQ(block, std::vector<float>(2000, 20));
   });
 }
 

@@ -57,5 +57,24 @@ TEST(MpiWorld, SplitsAndExchangesTexts) {
   World().Barrier("end");
 }
 
+// Rank 2 takes part in the sum of all only when rank 0 has told it that the pair's is done.
+TEST(MpiWorld, AGroupDoesNotWaitForAnother) {
+  kernels::Context ctx;
+  const int rank = World().rank();
+  const auto pair = World().Split(rank < 2 ? 0 : 1, rank, "pair");
+  const auto ends = World().Split(rank == 1 ? 1 : 0, rank, "ends");
+  std::vector<float> all(100000, 1), two(100000, 10);
+  const TensorView all_view = TensorView::Of(std::span(all), {100000});
+  int32_t word = rank;
+  const TensorView word_view(&word, DType::kInt32, {1});
+  if (rank == 2) ends->Broadcast(ctx, word_view, 0, "go").Wait();
+  Pending waits = World().AllReduce(ctx, all_view, ReduceOp::kSum, "all");
+  pair->AllReduce(ctx, TensorView::Of(std::span(two), {100000}), ReduceOp::kSum, "pair").Wait();
+  if (rank == 0) ends->Broadcast(ctx, word_view, 0, "go").Wait();
+  waits.Wait();
+  EXPECT_EQ(all, std::vector<float>(100000, 3));
+  EXPECT_EQ(two, std::vector<float>(100000, rank == 2 ? 10 : 20));
+}
+
 }  // namespace
 }  // namespace sepia::dist
