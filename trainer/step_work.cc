@@ -51,11 +51,11 @@ StepWork WorkOfRank(const TrainSettings& settings, int64_t data_ranks, double de
   const double head_bytes = head_weights * weight_bytes + rows * element * 2 * width;
   // LayerNorms (x in, two results out, twice that backward) of all rows, again in backward where
   // sequence parallelism keeps no results; residual (three in, one out; and back) of the own rows;
-  // GeLU (in, out; two in, one out).
+  // GeLU (in, out; two in, its gradient and its result out).
   const double norms = 3 + 6 + (settings.parallel.sequence ? 3 : 0) + 3 * again;
   const double residual = (4 + 4 + 4 * again) / sequence;
   const double elementwise_bytes = layers * rows * element * (norms + residual) * width +
-                                   layers * rows * element * (2 + 3 + 2 * again) * mlp / tensor;
+                                   layers * rows * element * (2 + 4 + 2 * again) * mlp / tensor;
   // The norm reads the gradient; AdamW reads gradient, master and moments, writes the last three
   // and in fp16 the weight (in bf16 it is a half of the master).
   const double share = settings.parallel.zero_stage > 0 ? static_cast<double>(data_ranks) : 1;

@@ -48,6 +48,8 @@ TEST(StepPrediction, OfOneRankIsWorkOverRates) {
   EXPECT_NEAR(p.head, 6 * tokens * 50304 * c / 5e11, 1e-9);
   // Dense: T (T + 1) / 2 pairs a row and layer; 4 D forward, 10 D backward, all heads together C.
   EXPECT_NEAR(p.attention, 6 * 8 * (512 * 513 / 2) * 14 * c / 1e11, 1e-9);
+  // Columns of C that a row moves in a block: LayerNorms 9, residual 8, GeLU 6 of 4 C each.
+  EXPECT_NEAR(p.elementwise, 6 * tokens * (9 + 8 + 6 * 4) * c * 4 / 1e10, 1e-9);
   EXPECT_EQ(p.exposed_communication, 0);
   EXPECT_EQ(p.data, 0);
   EXPECT_NEAR(p.tokens_per_s, tokens / p.step(), 1e-6);
