@@ -1,14 +1,12 @@
 // Records, reports and verdicts, without processes.
 #include "dist/hang_report.h"
 
-#include <cstdio>
 #include <string>
 #include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "base/clock.h"
 #include "dist/flight_recorder.h"
 #include "dist/thread_ranks.h"
 
@@ -130,30 +128,6 @@ TEST(FlightRecorderTest, SeesTheCallsOfAllGroups) {
     EXPECT_EQ(record.collectives[2].group_call, 2);
     EXPECT_GE(record.collectives[2].asked, record.collectives[1].done);
   });
-}
-
-// What a collective and a change of phase pay for being noted, against the smallest collective
-// there is: two threads that meet.
-TEST(FlightRecorderTest, CostsLittleAgainstACollective) {
-  constexpr int kRounds = 2000;
-  FlightRecorder recorder;
-  const Timer notes;
-  for (int i = 0; i < kRounds; ++i) {
-    const int64_t call = recorder.Asked("data[0]", i + 1, "AllReduce", "gradients", 1 << 20);
-    recorder.Started(call);
-    recorder.Done(call);
-    recorder.SetPhase(i, "forward");
-  }
-  const double noting = notes.Seconds();
-  double meeting = 0;
-  RunThreadRanks(2, [&](std::unique_ptr<Communicator> world) {
-    const Timer timer;
-    for (int i = 0; i < kRounds; ++i) world->Barrier("meet");
-    if (world->rank() == 0) meeting = timer.Seconds();
-  });
-  std::printf("%.0f ns to note a collective and a phase; %.0f ns for a barrier of two threads\n",
-              1e9 * noting / kRounds, 1e9 * meeting / kRounds);
-  EXPECT_LT(noting, 0.25 * meeting);
 }
 
 }  // namespace
