@@ -5,8 +5,9 @@
 //
 // One fault: a kind, the rank that it strikes (all ranks without `rank`), the step in which (every
 // step without `step`), the phase at whose beginning (the first of a step, "data", without `phase`;
-// phases: data, forward, backward, gradients, update, validate, samples, save, finish), and `ms`
-// for those that take time. In separate words, faults separated by ";".
+// phases: data, forward, backward, gradients, update, validate, samples, save, finish; and start,
+// in which the step is the one that the run resumes behind), and `ms` for those that take time. In
+// separate words, faults separated by ";".
 //
 //   kill    SIGKILL to itself          stop   SIGSTOP to itself
 //   crash   SIGSEGV                    hang   sleeps for ever

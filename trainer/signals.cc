@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <iterator>
 #include <string_view>
 
@@ -24,7 +25,7 @@ void Handle(int signal) {
   int expected = 0;
   const bool first = requested.compare_exchange_strong(expected, signal);
   const std::string_view message =
-      first ? "\nfinishing this step, then saving (send the signal again to stop now)\n"
+      first ? "\nfinishing what is under way, then saving (send the signal again to stop now)\n"
             : "\nstopping now, without saving; earlier checkpoints are untouched\n";
   [[maybe_unused]] const ssize_t ignored = write(STDERR_FILENO, message.data(), message.size());
   if (!first) _exit(static_cast<int>(ExitCode::kStopped));
@@ -33,7 +34,7 @@ void Handle(int signal) {
 }  // namespace
 
 StopSignals::StopSignals() {
-  CHECK(!installed.exchange(true), "two trainers in one process");
+  CHECK(!installed.exchange(true), "two runs in one process");
   requested = 0;
   struct sigaction action {};
   action.sa_handler = Handle;
@@ -50,5 +51,12 @@ StopSignals::~StopSignals() {
 }
 
 int StopSignals::Requested() const { return requested; }
+
+bool AnyRankWasAsked(const StopSignals& signals, dist::Communicator& world) {
+  kernels::Context ctx;
+  int32_t asked = signals.Requested() != 0;
+  world.AllReduce(ctx, TensorView(&asked, DType::kInt32, {1}), dist::ReduceOp::kMax, "stop").Wait();
+  return asked != 0;
+}
 
 }  // namespace sepia::trainer

@@ -1,8 +1,11 @@
 // SIGUSR1, SIGTERM and SIGINT ask a run to finish the step, save and exit with 75. A second one
-// ends the process at once, also with 75: checkpoints that are complete stay as they are.
+// ends the process at once, also with 75: checkpoints that are complete stay as they are. Made
+// before anything else of a run, so that a signal while it starts up stops it in the same way.
 #pragma once
 
 #include <csignal>
+
+#include "dist/communicator.h"
 
 namespace sepia::trainer {
 
@@ -20,5 +23,8 @@ class StopSignals {
  private:
   struct sigaction previous_[3];
 };
+
+// Whether any rank was asked to stop: the same answer on all of them. Collective.
+bool AnyRankWasAsked(const StopSignals& signals, dist::Communicator& world);
 
 }  // namespace sepia::trainer

@@ -266,7 +266,9 @@ bool Trainer::StopRequested() {
 
 ExitCode Trainer::Finish() {
   Phase(state_.step, "finish");
-  if (checkpoints_.last_saved_step() != state_.step) Save();
+  // Initial weights that nobody has trained are made again when the run starts again.
+  const bool untouched = stopped_ && state_.step == first_step_;
+  if (!untouched && checkpoints_.last_saved_step() != state_.step) Save();
   checkpoints_.Finish();
   recorder_->Sync();
   PrintFooter();

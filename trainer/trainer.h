@@ -1,6 +1,6 @@
 // One training run: from a config to a trained model in a run directory.
 //
-//   Trainer trainer(std::move(config), options, mesh);
+//   Trainer trainer(std::move(config), options, signals, mesh, watchdog);
 //   return trainer.Run();
 //
 // Start reading at Run() and Step() in trainer.cc: the loop and one optimizer step.
@@ -59,10 +59,9 @@ struct TrainOptions {
 class Trainer {
  public:
   // Locks the run directory, opens the data, makes or loads the weights. Nothing of an existing run
-  // is changed before all that is well. `mesh` and `watchdog` must outlive the trainer. Collective,
-  // as Run.
-  Trainer(LoadedConfig config, const TrainOptions& options, dist::Mesh& mesh,
-          dist::Watchdog& watchdog);
+  // is changed before all that is well. References must outlive the trainer. Collective, as Run.
+  Trainer(LoadedConfig config, const TrainOptions& options, const StopSignals& signals,
+          dist::Mesh& mesh, dist::Watchdog& watchdog);
   ~Trainer();
 
   // kDone after the last step, kStopped after a request to stop. Throws Error(kNumerical) when the
@@ -104,12 +103,12 @@ class Trainer {
   LoadedConfig config_;
   const TrainSettings& settings_;  // of config_
   const TrainOptions options_;
+  const StopSignals& signals_;
   dist::Mesh& mesh_;
   dist::Watchdog& watchdog_;
   const Faults faults_;
   const Timer wall_;
   RunDirectory directory_;
-  StopSignals signals_;
   data::Datasets datasets_;
   model::GptNeox model_;
   kernels::Context ctx_;
@@ -121,7 +120,8 @@ class Trainer {
   checkpoint::TrainState state_;
   std::string start_;  // where the weights come from, for people
   int64_t last_step_;
-  double peak_flops_ = 0;  // per second, of this rank; 0: unknown
+  int64_t first_step_ = 0;  // what this start began behind
+  double peak_flops_ = 0;   // per second, of this rank; 0: unknown
 
   RankTimes rank_times_;
   std::string non_finite_;  // parameter of this rank's last non-finite gradient

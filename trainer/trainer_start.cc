@@ -87,11 +87,12 @@ double PeakFlops(const TrainSettings& settings) {
 
 }  // namespace
 
-Trainer::Trainer(LoadedConfig config, const TrainOptions& options, dist::Mesh& mesh,
-                 dist::Watchdog& watchdog)
+Trainer::Trainer(LoadedConfig config, const TrainOptions& options, const StopSignals& signals,
+                 dist::Mesh& mesh, dist::Watchdog& watchdog)
     : config_(std::move(config)),
       settings_(config_.settings),
       options_(options),
+      signals_(signals),
       mesh_(mesh),
       watchdog_(watchdog),
       faults_(
@@ -130,6 +131,7 @@ Trainer::Trainer(LoadedConfig config, const TrainOptions& options, dist::Mesh& m
                                    .value = state_.data.fingerprint,
                                    .remedy = "give every node the same files"});
   start_ = checkpoints_.LoadOrInitialize(ctx_, &state_);
+  first_step_ = state_.step;
   optimizer_.set_updates(state_.applied_steps);
   scaler_.Restore(state_.loss_scaler);
   state_.loss_scaler = scaler_.state();
@@ -138,6 +140,7 @@ Trainer::Trainer(LoadedConfig config, const TrainOptions& options, dist::Mesh& m
 Trainer::~Trainer() = default;
 
 void Trainer::Start() {
+  Phase(state_.step, "start");
   const bool writes = mesh_.world().rank() == 0;
   dist::Agree(mesh_.world(), [&] {
     AddLogFile(directory_.File(fmt::format("logs/rank_{}.log", mesh_.world().rank())));
@@ -208,6 +211,11 @@ void Trainer::PrintHeader() {
 }
 
 void Trainer::PrintFooter() const {
+  if (stopped_ && state_.step == first_step_) {
+    LogInfo("stopped before step {}/{}: nothing was trained", state_.step + 1,
+            settings_.schedule.total_steps);
+    return;
+  }
   const std::string best = std::isnan(recorder_->best_valid_loss())
                                ? std::string()
                                : fmt::format(", best valid {:.4f}", recorder_->best_valid_loss());

@@ -1,7 +1,10 @@
 #include "tests/distributed/failure_modes.h"
 
+#include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
+#include <utility>
 
 #include <fmt/format.h>
 #include <gmock/gmock.h>
@@ -52,11 +55,54 @@ TimedResult RunWithFault(const std::vector<std::string>& args, int ranks,
   return {result.code, std::move(result.output), timer.Seconds()};
 }
 
+std::vector<pid_t> RankProcesses(const SepiaProcess& process) {
+  std::vector<std::pair<int, pid_t>> ranks;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+    const std::string number = entry.path().filename();
+    if (number.find_first_not_of("0123456789") != std::string::npos) continue;
+    std::error_code gone;
+    if (std::filesystem::read_symlink(entry.path() / "exe", gone) != SEPIA_BINARY) continue;
+    std::ifstream environment(entry.path() / "environ");
+    int rank = -1;
+    for (std::string word; std::getline(environment, word, '\0');) {
+      if (word.starts_with("OMPI_COMM_WORLD_RANK="))
+        rank = std::stoi(word.substr(word.find('=') + 1));
+    }
+    std::ifstream file(entry.path() / "stat");
+    std::string stat;
+    std::getline(file, stat);
+    int parent = 0;
+    const size_t name_end = stat.rfind(") ");  // "pid (name) state parent ..."
+    if (name_end != std::string::npos) std::sscanf(stat.c_str() + name_end, ") %*c %d", &parent);
+    if (parent == process.pid()) ranks.emplace_back(rank, std::stoi(number));
+  }
+  std::sort(ranks.begin(), ranks.end());
+  std::vector<pid_t> processes;
+  for (const auto& [rank, pid] : ranks) processes.push_back(pid);
+  return processes;
+}
+
 void ExpectSameRun(const TinyRun& run, const std::string& name, const std::string& calm,
                    int64_t last_step) {
   EXPECT_EQ(ComparableMetrics(run.Metrics(name)), ComparableMetrics(run.Metrics(calm)));
   EXPECT_EQ(CompareCheckpoints(run.Checkpoint(name, last_step), run.Checkpoint(calm, last_step)),
             std::vector<std::string>());
+}
+
+ProcessResult FaultTest::RunCalmly(const std::string& name) const {
+  ProcessResult result = RunSepia(Train(name, kPatient), {.ranks = layout_.ranks});
+  EXPECT_EQ(result.code, 0) << result.output;
+  return result;
+}
+
+void FaultTest::ExpectTheBitsOfACalmRun() const {
+  RunCalmly("calm");
+  ExpectSameRun(run_, "a", "calm", kSteps);
+}
+
+void FaultTest::ExpectTheSameAfterAnotherStart() const {
+  EXPECT_THAT(RunCalmly("a").output, ::testing::HasSubstr("resuming"));
+  ExpectTheBitsOfACalmRun();
 }
 
 }  // namespace sepia::testing

@@ -1,4 +1,4 @@
-// Faults that a run must notice, survive or refuse: P4, P8 to P12, P14 of docs/failure-modes.md.
+// Faults that a run must notice, survive or refuse: P8 to P12, P14 of docs/failure-modes.md.
 #include <signal.h>
 
 #include <algorithm>
@@ -23,26 +23,19 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-constexpr int64_t kSteps = 24;
-constexpr double kPatient = 100;
-
-ProcessResult Calm(const TinyRun& run, const std::string& name, const Layout& layout,
-                   const std::vector<std::string>& more = {}) {
-  ProcessResult result =
-      RunSepia(FaultyTrain(run, name, layout, kPatient, more), {.ranks = layout.ranks});
-  EXPECT_EQ(result.code, 0) << result.output;
-  return result;
-}
+class NonFiniteTest : public FaultTest {};
+class ReplicaTest : public FaultTest {};
+class SlowRankTest : public FaultTest {};
+class ClockTest : public FaultTest {};
+class RunLockTest : public FaultTest {};
 
 // Not finite on one rank: skipped on all of them, in the same step, and nothing diverges.
-TEST(NonFiniteTest, OneRanksGradientSkipsTheUpdateOnAll) {
-  const TinyRun run;
-  const Layout layout{3, 1, 0};
-  const TimedResult result = RunWithFault(
-      FaultyTrain(run, "a", layout, kPatient, {"--set", "safety.replica_check_steps=1"}),
-      layout.ranks, "nan rank=1 step=5; inf rank=2 step=9");
+TEST_F(NonFiniteTest, OneRanksGradientSkipsTheUpdateOnAll) {
+  layout_ = {3, 1, 0};
+  options_ = {"--set", "safety.replica_check_steps=1"};
+  const TimedResult result = Fail("nan rank=1 step=5; inf rank=2 step=9");
   ASSERT_EQ(result.code, 0) << result.output;  // the replicas stayed equal, step by step
-  const auto steps = ReadMetrics(run.Metrics("a"));
+  const auto steps = ReadMetrics(run_.Metrics("a"));
   ASSERT_EQ(steps.size(), static_cast<size_t>(kSteps));
   for (const auto& step : steps) {
     const bool bad = step["step"] == 5 || step["step"] == 9;
@@ -54,12 +47,10 @@ TEST(NonFiniteTest, OneRanksGradientSkipsTheUpdateOnAll) {
            "the update is skipped on all ranks together, counted, and the run goes on"});
 }
 
-TEST(NonFiniteTest, SeveralInARowEndTheRunAndNameTheRank) {
-  const TinyRun run;
-  const Layout layout{3, 1, 0};
-  const TimedResult result = RunWithFault(
-      FaultyTrain(run, "a", layout, kPatient, {"--set", "safety.max_skipped_in_a_row=3"}),
-      layout.ranks, "nan rank=2");
+TEST_F(NonFiniteTest, SeveralInARowEndTheRunAndNameTheRank) {
+  layout_ = {3, 1, 0};
+  options_ = {"--set", "safety.max_skipped_in_a_row=3"};
+  const TimedResult result = Fail("nan rank=2");
   EXPECT_EQ(result.code, 70) << result.output;
   EXPECT_THAT(result.output, HasSubstr("not finite in 3 steps in a row"));
   EXPECT_THAT(result.output, HasSubstr("gpt_neox.embed_in.weight"));
@@ -69,53 +60,44 @@ TEST(NonFiniteTest, SeveralInARowEndTheRunAndNameTheRank) {
 }
 
 // With three replicas a majority tells which one is wrong.
-TEST(ReplicaTest, AFlippedBitIsFoundAndItsRankNamed) {
-  const TinyRun run;
-  const Layout layout{3, 1, 0};
-  const std::vector<std::string> check = {"--set", "safety.replica_check_steps=4"};
-  const TimedResult result = RunWithFault(FaultyTrain(run, "a", layout, kPatient, check),
-                                          layout.ranks, "flip rank=2 step=9");
+TEST_F(ReplicaTest, AFlippedBitIsFoundAndItsRankNamed) {
+  layout_ = {3, 1, 0};
+  // Step 5 is saved when step 9 begins.
+  options_ = {"--set", "safety.replica_check_steps=4", "--set", "checkpoint.async=false"};
+  const TimedResult result = Fail("flip rank=2 step=9");
   EXPECT_EQ(result.code, 70) << result.output;
   // Step 10 saves, and compares before it does.
   EXPECT_THAT(result.output, HasSubstr("step 10: the weights or optimizer states of rank 2 (on "));
   EXPECT_THAT(result.output, Not(HasSubstr("rank 1 (on ")));
-  EXPECT_FALSE(FileExists(run.Checkpoint("a", 10) + "/COMMIT"));
-  // The next start goes on from before the fault.
-  Calm(run, "a", layout, check);
-  Calm(run, "calm", layout, check);
-  ExpectSameRun(run, "a", "calm", kSteps);
+  EXPECT_FALSE(FileExists(run_.Checkpoint("a", 10) + "/COMMIT"));
+  ExpectTheSameAfterAnotherStart();  // from before the fault
   Promise(
       {"P9", "a bit of one rank's weights flips (`safety.replica_check_steps`)",
        "70 within that many steps and before the next save; of three ranks or more the wrong one "
        "is named; the next start continues bit for bit"});
 }
 
-TEST(ReplicaTest, SharedWeightsOfTensorRanksAreCompared) {
-  const TinyRun run;
-  const Layout layout{4, 2, 1};
+TEST_F(ReplicaTest, SharedWeightsOfTensorRanksAreCompared) {
+  layout_ = {4, 2, 1};
+  options_ = {"--set", "safety.replica_check_steps=1"};
   // The first weight of the vector is the embedding, which is cut over tensor ranks: two data ranks
   // hold each half.
-  const TimedResult result = RunWithFault(
-      FaultyTrain(run, "a", layout, kPatient, {"--set", "safety.replica_check_steps=1"}),
-      layout.ranks, "flip rank=3 step=9");
+  const TimedResult result = Fail("flip rank=3 step=9");
   EXPECT_EQ(result.code, 70) << result.output;
   EXPECT_THAT(result.output, AllOf(HasSubstr("step 9: the weights of rank 1 (on "),
                                    HasSubstr(", rank 3 (on "), HasSubstr("no majority")));
 }
 
 // A slow rank changes times and nothing else.
-TEST(SlowRankTest, IsNamedAndChangesNoBits) {
-  const TinyRun run;
-  const Layout layout{3, 1, 0};
-  const std::vector<std::string> log = {"--set", "logging.every_steps=8"};
-  Calm(run, "calm", layout, log);
-  const TimedResult result = RunWithFault(FaultyTrain(run, "a", layout, kPatient, log),
-                                          layout.ranks, "slow rank=1 ms=150");
+TEST_F(SlowRankTest, IsNamedAndChangesNoBits) {
+  layout_ = {3, 1, 0};
+  options_ = {"--set", "logging.every_steps=8"};
+  const TimedResult result = Fail("slow rank=1 ms=150");
   ASSERT_EQ(result.code, 0) << result.output;
   EXPECT_THAT(result.output, HasSubstr("rank 1 (on "));
   EXPECT_THAT(result.output, HasSubstr("is slow: "));
   int slowest = 0;
-  const auto steps = ReadMetrics(run.Metrics("a"));
+  const auto steps = ReadMetrics(run_.Metrics("a"));
   for (const auto& step : steps) {
     const auto times = step["rank_step_ms"].get<std::vector<double>>();
     ASSERT_EQ(times.size(), 3u);
@@ -123,25 +105,22 @@ TEST(SlowRankTest, IsNamedAndChangesNoBits) {
     slowest += std::max_element(times.begin(), times.end()) == times.begin() + 1;
   }
   EXPECT_GT(slowest, static_cast<int>(steps.size()) / 2);
-  ExpectSameRun(run, "a", "calm", kSteps);
+  ExpectTheBitsOfACalmRun();
   Promise({"P10", "a rank is slow",
            "a warning names it with its own time, the median rank's, data, compute and waiting; "
            "`rank_step_ms` has every step; the bits are those of a calm run"});
 }
 
 // The wall clock of one rank jumps a day forth and back while it trains.
-TEST(ClockTest, JumpsChangeNothing) {
+TEST_F(ClockTest, JumpsChangeNothing) {
   if (!FileExists("/usr/bin/faketime")) {
     if (SharedIsRequired()) FAIL() << "faketime is not installed: scripts/install-deps";
     GTEST_SKIP() << "faketime is not installed";
   }
-  const TinyRun run;
-  const Layout layout{2, 1, 0};
-  Calm(run, "calm", layout);
-  const std::string clock = run.File("clock");
+  const std::string clock = run_.File("clock");
   const auto set_clock = [&](const char* offset) { std::ofstream(clock) << offset << "\n"; };
   set_clock("+0");
-  const std::vector<std::string> args = FaultyTrain(run, "a", layout, 20);
+  const std::vector<std::string> args = Train("a", 20);
   std::vector<std::string> words = args;
   words.insert(words.end(),
                {":", "-n", "1", "/usr/bin/env", "FAKETIME_TIMESTAMP_FILE=" + clock,
@@ -149,13 +128,13 @@ TEST(ClockTest, JumpsChangeNothing) {
                 "LD_PRELOAD=/usr/$LIB/faketime/libfaketimeMT.so.1", SEPIA_BINARY});
   words.insert(words.end(), args.begin(), args.end());
   SepiaProcess process(words, {.ranks = 1, .fault = "slow rank=0 ms=20"});  // and one more
-  ASSERT_TRUE(WaitForLines(run.Metrics("a"), 4));
+  ASSERT_TRUE(WaitForLines(run_.Metrics("a"), 4));
   set_clock("+1d");
-  ASSERT_TRUE(WaitForLines(run.Metrics("a"), 12));
+  ASSERT_TRUE(WaitForLines(run_.Metrics("a"), 12));
   set_clock("-1d");
   const ProcessResult result = process.Wait();
   ASSERT_EQ(result.code, 0) << result.output;
-  ExpectSameRun(run, "a", "calm", kSteps);
+  ExpectTheBitsOfACalmRun();
   Promise({"P11", "the clock of one rank jumps by a day, forth and back",
            "nothing: no alarm, the same bits"});
 }
@@ -242,84 +221,10 @@ TEST(LauncherTest, TasksThatCannotFindEachOtherAreRefused) {
   EXPECT_THAT(result.output, HasSubstr("srun --mpi=pmix"));
 }
 
-// What stops a run, and when: the first signal saves, whatever the ranks are doing.
-struct StopCase {
-  const char* name;
-  int signal;
-  const char* fault;  // keeps the ranks in a phase, so that the signal finds them there
-  int lines;          // of metrics before the signal
-};
-
-class StopTest : public ::testing::TestWithParam<StopCase> {};
-
-TEST_P(StopTest, FinishesTheStepSavesAndContinuesBitForBit) {
-  const StopCase& c = GetParam();
-  const TinyRun run;
-  const Layout layout{2, 1, 1};
-  Calm(run, "calm", layout);
-  // mpirun ends ranks this long after it has passed SIGTERM on. Seconds.
-  std::vector<std::string> launcher = LaunchWords(layout.ranks);
-  launcher.insert(launcher.end(), {"--mca", "odls_base_sigkill_timeout", "3"});
-  SepiaProcess process(FaultyTrain(run, "a", layout, kPatient),
-                       {.launcher = launcher, .fault = c.fault});
-  ASSERT_TRUE(c.lines > 0 ? WaitForLines(run.Metrics("a"), c.lines)
-                          : WaitForFile(run.Metrics("a")));
-  process.Signal(c.signal);
-  const ProcessResult result = process.Wait();
-  // mpirun turns SIGTERM and SIGINT into its own code.
-  EXPECT_EQ(result.code, c.signal == SIGUSR1 ? 75 : 1) << result.output;
-  const auto steps = static_cast<int64_t>(ReadMetrics(run.Metrics("a")).size());
-  EXPECT_TRUE(FileExists(run.Checkpoint("a", steps) + "/COMMIT")) << result.output;
-  EXPECT_LT(steps, kSteps);
-  Calm(run, "a", layout);
-  ExpectSameRun(run, "a", "calm", kSteps);
-  Promise({"P4",
-           fmt::format("{} to mpirun {}", c.signal == SIGUSR1 ? "SIGUSR1" : "SIGTERM", c.name),
-           fmt::format("{}; the step is finished and saved; the next start continues bit for bit",
-                       c.signal == SIGUSR1 ? "75" : "1 from mpirun, 75 from the ranks")});
-}
-
-INSTANTIATE_TEST_SUITE_P(
-    Signals, StopTest,
-    ::testing::Values(StopCase{"in the first step", SIGUSR1, "slow ms=300 step=1", 0},
-                      StopCase{"during a validation", SIGUSR1, "slow ms=300 phase=validate", 5},
-                      StopCase{"during a save", SIGUSR1, "slow ms=300 phase=save", 10},
-                      StopCase{"in the middle of a step", SIGTERM, "slow ms=100 phase=backward",
-                               2}),
-    [](const auto& test) { return fmt::format("Case{}", test.index); });
-
-TEST(StopTest2, TheSecondSignalEndsTheJobAtOnceAndHarmsNothing) {
-  const TinyRun run;
-  const Layout layout{2, 1, 0};
-  Calm(run, "calm", layout);
-  // A step that takes a minute: only the second signal can end it in time. Saves are done when
-  // their step is.
-  SepiaProcess process(FaultyTrain(run, "a", layout, kPatient, {"--set", "checkpoint.async=false"}),
-                       {.ranks = layout.ranks, .fault = "slow ms=60000 step=9 phase=forward"});
-  ASSERT_TRUE(WaitForLines(run.Metrics("a"), 8));
-  process.Signal(SIGUSR1);
-  SleepMilliseconds(300);
-  process.Signal(SIGUSR1);
-  const ProcessResult result = process.Wait();
-  EXPECT_EQ(result.code, 75) << result.output;
-  EXPECT_THAT(result.output, HasSubstr("stopping now, without saving"));
-  EXPECT_TRUE(FileExists(run.Checkpoint("a", 5) + "/COMMIT"));
-  Calm(run, "a", layout);
-  ExpectSameRun(run, "a", "calm", kSteps);
-  Promise(
-      {"P4", "SIGUSR1 to mpirun twice",
-       "75 at once, without saving; complete checkpoints are untouched; the next start continues "
-       "bit for bit"});
-}
-
-TEST(RunLockTest, TwoRunsInOneDirectoryAreTold) {
-  const TinyRun run;
-  const Layout layout{2, 1, 0};
-  SepiaProcess first(FaultyTrain(run, "a", layout, kPatient),
-                     {.ranks = layout.ranks, .fault = "slow ms=300"});
-  ASSERT_TRUE(WaitForLines(run.Metrics("a"), 1));
-  const ProcessResult second =
-      RunSepia(FaultyTrain(run, "a", layout, kPatient), {.ranks = layout.ranks});
+TEST_F(RunLockTest, TwoRunsInOneDirectoryAreTold) {
+  SepiaProcess first = Start("slow ms=300");
+  ASSERT_TRUE(WaitForLines(run_.Metrics("a"), 1));
+  const ProcessResult second = RunSepia(Train("a", kPatient), {.ranks = layout_.ranks});
   EXPECT_EQ(second.code, 2) << second.output;
   EXPECT_THAT(second.output, HasSubstr("another run is using this directory: host "));
   first.Signal(SIGUSR1);

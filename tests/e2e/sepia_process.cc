@@ -19,8 +19,6 @@
 namespace sepia::testing {
 namespace {
 
-constexpr double kPatienceSeconds = 120;
-
 // Holds `content`, to be read from the start.
 int UnlinkedFile(const std::string& content) {
   std::string name = (std::filesystem::temp_directory_path() / "sepia-output-XXXXXX").string();
@@ -44,16 +42,6 @@ int UnlinkedFile(const std::string& content) {
   }
   execv(argv[0], argv);
   _exit(127);
-}
-
-template <typename Condition>
-bool Poll(const Condition& condition) {
-  const Timer timer;
-  while (!condition()) {
-    if (timer.Seconds() > kPatienceSeconds) return false;
-    SleepMilliseconds(1);
-  }
-  return true;
 }
 
 // Open MPI leaks by itself.
@@ -109,12 +97,18 @@ ProcessResult SepiaProcess::Wait() {
   CHECK(waitpid(pid_, &status, 0) == pid_);
   pid_ = -1;
   result.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  char buffer[4096];
-  lseek(output_fd_, 0, SEEK_SET);
-  for (ssize_t n; (n = read(output_fd_, buffer, sizeof(buffer))) > 0;) {
-    result.output.append(buffer, static_cast<size_t>(n));
-  }
+  result.output = Output();
   return result;
+}
+
+std::string SepiaProcess::Output() const {
+  std::string output;
+  char buffer[4096];
+  for (ssize_t n;
+       (n = pread(output_fd_, buffer, sizeof(buffer), static_cast<off_t>(output.size()))) > 0;) {
+    output.append(buffer, static_cast<size_t>(n));
+  }
+  return output;
 }
 
 std::vector<std::string> LaunchWords(int ranks) {
@@ -130,8 +124,17 @@ ProcessResult RunSepia(const std::vector<std::string>& args, const ProcessOption
   return SepiaProcess(args, options).Wait();
 }
 
+bool WaitUntil(const std::function<bool()>& condition, double seconds) {
+  const Timer timer;
+  while (!condition()) {
+    if (timer.Seconds() > seconds) return false;
+    SleepMilliseconds(1);
+  }
+  return true;
+}
+
 bool WaitForLines(const std::string& path, int lines) {
-  return Poll([&] {
+  return WaitUntil([&] {
     if (!FileExists(path)) return false;
     const std::string text = ReadFile(path);
     return std::count(text.begin(), text.end(), '\n') >= lines;
@@ -139,7 +142,7 @@ bool WaitForLines(const std::string& path, int lines) {
 }
 
 bool WaitForFile(const std::string& path) {
-  return Poll([&] { return FileExists(path); });
+  return WaitUntil([&] { return FileExists(path); });
 }
 
 void SleepMilliseconds(int milliseconds) {

@@ -4,6 +4,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -34,6 +35,8 @@ class SepiaProcess {
 
   pid_t pid() const { return pid_; }
   void Signal(int signal) const;
+  // What it has printed so far.
+  std::string Output() const;
   ProcessResult Wait();
 
  private:
@@ -46,6 +49,8 @@ std::vector<std::string> LaunchWords(int ranks);
 
 ProcessResult RunSepia(const std::vector<std::string>& args, const ProcessOptions& options = {});
 
+// Polls; false after a generous time, or `seconds`.
+bool WaitUntil(const std::function<bool()>& condition, double seconds = 120);
 // Polls until `path` has at least `lines` lines; false after a generous time.
 bool WaitForLines(const std::string& path, int lines);
 // Polls until `path` exists.

@@ -17,6 +17,7 @@
 #include "trainer/handshake.h"
 #include "trainer/log_line.h"
 #include "trainer/memory_plan.h"
+#include "trainer/signals.h"
 #include "trainer/trainer.h"
 #include "trainer/training_data.h"
 
@@ -54,7 +55,8 @@ void DryRun(const trainer::LoadedConfig& config, dist::Mesh& mesh) {
 }
 
 // Collective.
-ExitCode TrainOnRanks(const TrainCommand& command, std::unique_ptr<dist::Communicator> world) {
+ExitCode TrainOnRanks(const TrainCommand& command, const trainer::StopSignals& signals,
+                      std::unique_ptr<dist::Communicator> world) {
   dist::Watchdog watchdog(*world);
   trainer::LoadedConfig config = dist::Agreed(*world, [&] {
     trainer::LoadedConfig loaded =
@@ -67,6 +69,11 @@ ExitCode TrainOnRanks(const TrainCommand& command, std::unique_ptr<dist::Communi
   if (world->rank() == 0) {
     for (const std::string& warning : config.warnings) LogWarn("{}", warning);
   }
+  if (trainer::AnyRankWasAsked(signals, *world)) {
+    if (world->rank() == 0) LogInfo("stopped while starting up: nothing was trained");
+    watchdog.ExpectTheEnd();
+    return ExitCode::kStopped;
+  }
   world = dist::OpenDeviceWorld(std::move(world), config.settings.device);
   dist::Mesh mesh(std::move(world), config.settings.parallel.tensor);
   if (command.dry_run) {
@@ -74,7 +81,7 @@ ExitCode TrainOnRanks(const TrainCommand& command, std::unique_ptr<dist::Communi
     watchdog.ExpectTheEnd();
     return ExitCode::kDone;
   }
-  trainer::Trainer trainer(std::move(config), command.options, mesh, watchdog);
+  trainer::Trainer trainer(std::move(config), command.options, signals, mesh, watchdog);
   return trainer.Run();
 }
 
@@ -85,7 +92,8 @@ void RunTrain(TrainCommand command) {
   if (!command.max_wall_time.empty()) {
     command.options.max_wall_seconds = trainer::ParseDuration(command.max_wall_time);
   }
-  const ExitCode code = TrainOnRanks(command, JoinWorld());
+  const trainer::StopSignals signals;  // before MPI: whatever takes its time here can be stopped
+  const ExitCode code = TrainOnRanks(command, signals, JoinWorld());
   if (code != ExitCode::kDone) throw Error(code, "stopped on request; the same command resumes");
 }
 
