@@ -3,23 +3,20 @@
 #include <algorithm>
 #include <bit>
 #include <chrono>
-#include <sstream>
 #include <utility>
 
 #include <fmt/format.h>
 
 #include "base/check.h"
 #include "base/clock.h"
-#include "base/device_memory.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "checkpoint/reader.h"
 #include "checkpoint/rectangle.h"
-#include "checkpoint/sepia_source.h"
-#include "checkpoint/step_directories.h"
 #include "dist/agreement.h"
 #include "dist/gather.h"
+#include "kernels/cpu/parallel.h"
+#include "trainer/memory_plan.h"
 #include "trainer/train_config.pb.h"
 
 namespace sepia::trainer {
@@ -41,33 +38,6 @@ checkpoint::CheckpointWriterOptions WriterOptions(const CheckpointSettings& sett
           .before_stage = nullptr};
 }
 
-// Whether `path` is the field `name`, or inside it.
-bool Covers(std::string_view name, std::string_view path) {
-  return path.starts_with(name) &&
-         (path.size() == name.size() || path[name.size()] == '.' || path[name.size()] == '[');
-}
-
-void RequireFields(const std::vector<std::string>& names, const LoadedConfig& config) {
-  for (const std::string& name : names) {
-    const auto covered = [&](const ConfigValue& value) { return Covers(name, value.path); };
-    if (std::any_of(config.values.begin(), config.values.end(), covered)) continue;
-    throw UserError(fmt::format(
-        "--override {}: the config has no such field; `sepia explain-config` lists all", name));
-  }
-}
-
-// Texts without newlines, as one.
-std::string JoinLines(const std::vector<std::string>& lines) {
-  return fmt::format("{}", fmt::join(lines, "\n"));
-}
-
-std::vector<std::string> SplitLines(const std::string& text) {
-  std::vector<std::string> lines;
-  std::istringstream stream(text);
-  for (std::string line; std::getline(stream, line);) lines.push_back(line);
-  return lines;
-}
-
 // For CheckpointTensor::read: values whose memory holds them in another form.
 auto ReaderOf(const StateTensor& state) {
   return [state](const checkpoint::Rectangle& part, const TensorView& out) {
@@ -86,9 +56,9 @@ Checkpointing::Checkpointing(const LoadedConfig& config, CheckpointingOptions op
       options_(std::move(options)),
       settings_(config.settings.checkpoint),
       optimizer_(optimizer),
-      world_(world) {
+      world_(world),
+      loader_(config_, options_, optimizer_, world_) {
   dist::Agree(world_, [&] {
-    RequireFields(options_.overrides, config);
     if (world_.rank() != 0) return;
     writer_ = std::make_unique<checkpoint::CheckpointWriter>(
         WriterOptions(settings_, options_.verify_after_save));
@@ -100,208 +70,11 @@ Checkpointing::~Checkpointing() {
   if (under_way_.valid()) under_way_.wait();
 }
 
-// The checkpoints to resume from, newest first: one, unless older ones will do. As rank 0 sees
-// them: the others may look at a stale directory.
-std::vector<std::string> Checkpointing::PathsToTry() {
-  std::vector<std::string> paths;
-  dist::Agree(world_, [&] {
-    if (world_.rank() != 0) return;
-    if (options_.fallback_to_older) {
-      for (const auto& candidate : checkpoint::FindCheckpoints(settings_.dir)) {
-        paths.push_back(candidate.path);
-      }
-    }
-    if (paths.empty()) {
-      if (auto newest = checkpoint::NewestCheckpoint(settings_.dir)) paths.push_back(*newest);
-    }
-    if (paths.empty() || !options_.fresh) return;
-    throw UserError(
-        fmt::format("--fresh: {} already holds a checkpoint; leave --fresh out to "
-                    "resume, or choose another --run-dir",
-                    paths.front()));
-  });
-  return SplitLines(dist::BroadcastText(world_, JoinLines(paths), 0, "checkpoints"));
-}
-
-// Loads the first of `paths` that is whole. Returns which.
-std::string Checkpointing::LoadNewest(const std::vector<std::string>& paths,
-                                      checkpoint::TrainState* state) {
-  size_t first = 0;
-  while (true) {
-    try {
-      dist::Agree(world_, [&] { Load(paths[first], state); });
-      break;
-    } catch (const Error& error) {
-      if (error.code() != ExitCode::kBadData || first + 1 == paths.size()) throw;
-      if (world_.rank() == 0) LogWarn("--fallback-to-older: {}", error.what());
-    }
-    ++first;
-  }
-  // Now: the next start must not stumble over them again.
-  dist::Agree(world_, [&] {
-    for (size_t i = 0; world_.rank() == 0 && i < first; ++i) {
-      LogWarn("{} is damaged; it is now {}", paths[i], checkpoint::SetAside(paths[i]));
-    }
-  });
-  return paths[first];
-}
-
 std::string Checkpointing::LoadOrInitialize(kernels::Context& ctx, checkpoint::TrainState* state) {
-  std::string start;
-  const std::vector<std::string> paths = PathsToTry();
-  const InitFromSettings& init = config_.settings.init_from;
-  if (!paths.empty()) {
-    const std::string path = LoadNewest(paths, state);
-    last_saved_step_ = state->step;
-    start = fmt::format("resuming {} after step {}", path, state->step);
-  } else if (!init.path.empty()) {
-    dist::Agree(world_, [&] {
-      const auto source = checkpoint::OpenModelSource(init.path);
-      StartFrom(*source, state);
-      start = fmt::format("{} of {} ({})", init.weights_only ? "weights" : "weights and optimizer",
-                          source->path(), source->format());
-    });
-  } else {
-    optimizer_.InitializeWeights(ctx, config_.settings.seed);
-    return fmt::format("random weights of seed {}", config_.settings.seed);
-  }
-  optimizer_.WeightsLoaded(ctx);
+  bool resumed = false;
+  const std::string start = loader_.LoadOrInitialize(ctx, state, &resumed);
+  if (resumed) last_saved_step_ = state->step;
   return start;
-}
-
-void Checkpointing::Load(const std::string& path, checkpoint::TrainState* state) {
-  const checkpoint::CheckpointReader reader(path);
-  if (reader.train_state() == nullptr) {
-    throw UserError(ExitCode::kBadData,
-                    fmt::format("{}: holds weights only, so a run cannot be resumed from it; start "
-                                "one with init_from {{ path: \"{}\" }} in another directory",
-                                path, path));
-  }
-  CheckSameRun(path, reader.config_text(), *reader.train_state(), *state);
-  LoadTensors(*checkpoint::OpenSepiaCheckpoint(path), /*moments=*/true);
-  checkpoint::TrainState resumed = *reader.train_state();
-  resumed.schedule = state->schedule;  // a changed one is allowed, and was logged
-  // The same, unless overridden.
-  resumed.seed = state->seed;
-  const int64_t next_sample = resumed.data.next_sample;
-  resumed.data = state->data;
-  resumed.data.next_sample = next_sample;
-  *state = std::move(resumed);
-}
-
-void Checkpointing::StartFrom(const checkpoint::ModelSource& source,
-                              checkpoint::TrainState* state) {
-  const bool whole_run = !config_.settings.init_from.weights_only;
-  if (whole_run) {
-    if (source.train_state() == nullptr || !source.Has(checkpoint::Role::kExpAvg)) {
-      throw UserError(
-          fmt::format("init_from: {} ({}) has no optimizer state; set "
-                      "init_from.weights_only: true",
-                      source.path(), source.format()));
-    }
-    *state = Continued(source, *state);
-  } else {
-    const int64_t first = config_.settings.init_from.first_step;
-    state->step = first;
-    state->consumed_samples = state->data.next_sample = first * config_.settings.batch.global;
-    state->consumed_tokens = first * config_.settings.tokens_per_step();
-    if (world_.rank() == 0) {
-      LogWarn("weights only: the moments of AdamW start at zero{}",
-              config_.settings.init_from.warmup_steps > 0
-                  ? ""
-                  : "; init_from.warmup_steps makes the first updates smaller");
-    }
-  }
-  LoadTensors(source, /*moments=*/whole_run);
-}
-
-// Architecture, data and seed must be those of the checkpoint; the rest may change and is logged.
-void Checkpointing::CheckSameRun(const std::string& path, const std::string& config_text,
-                                 const checkpoint::TrainState& stored,
-                                 const checkpoint::TrainState& ours) const {
-  std::string refused;
-  if (!config_text.empty()) {
-    for (const ConfigDifference& d : DiffConfigs(config_text, config_.resolved_text)) {
-      const std::string line =
-          fmt::format("{}: {} -> {}", d.path, d.before.empty() ? "unset" : d.before,
-                      d.after.empty() ? "unset" : d.after);
-      if (d.effect == ConfigDifference::Effect::kHarmless) {
-        if (world_.rank() == 0) LogInfo("changed since the checkpoint: {}", line);
-      } else if (Overridden(d.path)) {
-        if (world_.rank() == 0) LogWarn("overridden: {}", line);
-      } else {
-        refused += "\n  " + line;
-      }
-    }
-  }
-  if (refused.empty() && stored.data.fingerprint != ours.data.fingerprint && !Overridden("data")) {
-    refused = fmt::format("\n  data: the training data or its order: {} -> {}",
-                          stored.data.fingerprint, ours.data.fingerprint);
-  }
-  if (refused.empty()) return;
-  throw UserError(
-      fmt::format("{}: this is another run; it differs in{}\nGive the run its old "
-                  "settings back, or start a new one in another --run-dir (with "
-                  "init_from to keep the weights); --override FIELD takes the new value",
-                  path, refused));
-}
-
-bool Checkpointing::Overridden(std::string_view path) const {
-  return std::any_of(options_.overrides.begin(), options_.overrides.end(),
-                     [&](const std::string& name) { return Covers(name, path); });
-}
-
-// The state of another run, to go on from in this one. `ours` is that of a new run. Formats of
-// others do not say which data they read: this run's are taken, from the sample that comes next.
-checkpoint::TrainState Checkpointing::Continued(const checkpoint::ModelSource& source,
-                                                const checkpoint::TrainState& ours) const {
-  checkpoint::TrainState state = *source.train_state();
-  if (!state.data.fingerprint.empty()) {
-    CheckSameRun(source.path(), "", state, ours);
-    return state;
-  }
-  if (world_.rank() == 0) {
-    LogWarn("{} does not say which data it was trained on; this run's data go on with sample {}",
-            source.path(), state.data.next_sample);
-  }
-  const int64_t next_sample = state.data.next_sample;
-  state.data = ours.data;
-  state.data.next_sample = next_sample;
-  state.seed = ours.seed;
-  state.schedule = ours.schedule;
-  state.consumed_tokens = next_sample * ours.data.sequence_length;
-  return state;
-}
-
-void Checkpointing::LoadTensors(const checkpoint::ModelSource& source, bool moments) {
-  const auto load = [&](const std::vector<StateTensor>& tensors, checkpoint::Role role) {
-    std::vector<checkpoint::PartTarget> parts;  // of one tensor: its rectangles stand together
-    std::vector<std::pair<OwnedTensor, const StateTensor*>> staged;  // whose memory is no target
-    for (size_t i = 0; i < tensors.size(); ++i) {
-      const StateTensor& tensor = tensors[i];
-      if (const Shape& stored = source.Get(tensor.name).shape; stored != tensor.global_shape) {
-        throw BadData(source.path(), -1,
-                      fmt::format("tensor '{}' has shape {}, this run's has {}", tensor.name,
-                                  stored, tensor.global_shape));
-      }
-      TensorView values = tensor.view;
-      if (values.raw() == nullptr || values.device() != Device::kCpu) {
-        staged.emplace_back(OwnedTensor(values.dtype(), values.shape()), &tensor);
-        values = staged.back().first;
-      }
-      parts.push_back({{tensor.offset, values.shape()}, values});
-      if (i + 1 < tensors.size() && tensors[i + 1].name == tensor.name) continue;
-      source.ReadParts(tensor.name, parts, role);
-      for (const auto& [read, target] : staged) target->Write(read);
-      parts.clear();
-      staged.clear();
-    }
-  };
-  load(optimizer_.Masters(), checkpoint::Role::kMaster);
-  if (moments) {
-    load(optimizer_.FirstMoments(), checkpoint::Role::kExpAvg);
-    load(optimizer_.SecondMoments(), checkpoint::Role::kExpAvgSq);
-  }
 }
 
 // log_spaced: Pythia's 0, 1, 2, 4, ..., 512.
@@ -312,39 +85,63 @@ bool Checkpointing::Due(int64_t step) const {
   return settings_.every_steps > 0 && step > 0 && step % settings_.every_steps == 0;
 }
 
-std::vector<checkpoint::CheckpointTensor> Checkpointing::Tensors() const {
-  std::vector<checkpoint::CheckpointTensor> tensors;
-  const auto add = [&](const std::vector<StateTensor>& states, checkpoint::Role role) {
-    for (const StateTensor& state : states) {
-      tensors.push_back({.tensor = state, .role = role, .read = nullptr});
-      if (state.view.raw() == nullptr) tensors.back().read = ReaderOf(state);
-    }
+// What this rank saves.
+std::vector<std::pair<StateTensor, checkpoint::Role>> Checkpointing::States() const {
+  std::vector<std::pair<StateTensor, checkpoint::Role>> states;
+  const auto add = [&](std::vector<StateTensor> tensors, checkpoint::Role role) {
+    for (StateTensor& tensor : tensors) states.emplace_back(std::move(tensor), role);
   };
   constexpr auto kShare = AdamW::Share::kSaved;
   add(optimizer_.Masters(kShare), checkpoint::Role::kMaster);
   add(optimizer_.FirstMoments(kShare), checkpoint::Role::kExpAvg);
   add(optimizer_.SecondMoments(kShare), checkpoint::Role::kExpAvgSq);
+  return states;
+}
+
+// Where they lie.
+std::vector<checkpoint::CheckpointTensor> Checkpointing::Tensors() const {
+  std::vector<checkpoint::CheckpointTensor> tensors;
+  for (const auto& [state, role] : States()) {
+    tensors.push_back({.tensor = state, .role = role, .read = nullptr});
+    if (state.view.raw() == nullptr) tensors.back().read = ReaderOf(state);
+  }
   return tensors;
 }
 
-// The same tensors as they are at this moment, in host memory of their own.
+// As they are at this moment, in host memory of their own. The run waits for this copy: all its
+// threads make it.
 std::vector<checkpoint::CheckpointTensor> Checkpointing::Snapshot() {
-  std::vector<checkpoint::CheckpointTensor> tensors = Tensors();
+  constexpr int64_t kGrain = int64_t{1} << 18;  // elements: 1 MiB
+  const std::vector<std::pair<StateTensor, checkpoint::Role>> states = States();
   int64_t bytes = 0;
-  for (const auto& t : tensors) bytes += t.tensor.view.num_bytes();
+  for (const auto& [state, role] : states) bytes += state.view.num_bytes();
   if (snapshot_.size() != bytes) snapshot_ = Buffer(bytes, "a snapshot for background saves");
-  std::byte* to = snapshot_.data();
-  for (auto& t : tensors) {
-    const TensorView view = t.tensor.view;
-    t.tensor.view = TensorView(to, view.dtype(), view.shape());
-    if (t.read) {
-      t.read({t.tensor.offset, view.shape()}, t.tensor.view);
-      t.read = nullptr;
-    } else {
-      CopyTensor(view, t.tensor.view);
+  struct Part {
+    const StateTensor* from;
+    int64_t begin;
+    TensorView to;
+  };
+  std::vector<Part> parts;
+  std::vector<checkpoint::CheckpointTensor> tensors;
+  std::byte* memory = snapshot_.data();
+  for (const auto& [state, role] : states) {
+    const TensorView copy(memory, state.view.dtype(), state.view.shape());
+    memory += copy.num_bytes();
+    const int64_t count = copy.num_elements();
+    for (int64_t begin = 0; begin < count; begin += kGrain) {
+      parts.push_back(
+          {&state, begin, copy.Reshaped({count}).Rows(begin, std::min(kGrain, count - begin))});
     }
-    to += view.num_bytes();
+    tensors.push_back({.tensor = state, .role = role, .read = nullptr});
+    tensors.back().tensor.view = copy;
   }
+  const TrainSettings& settings = config_.settings;
+  const kernels::Context threads{.num_threads =
+                                     settings.device == Device::kCpu ? NumThreads(settings) : 1};
+  kernels::cpu::ParallelFor(threads, static_cast<int64_t>(parts.size()), [&](int64_t i) {
+    const Part& part = parts[static_cast<size_t>(i)];
+    part.from->Read(part.begin, part.to);
+  });
   return tensors;
 }
 
@@ -388,10 +185,11 @@ void Checkpointing::Run(std::function<std::string()> work) {
   });
 }
 
-void Checkpointing::Save(const checkpoint::TrainState& state) {
+void Checkpointing::Save(const checkpoint::TrainState& state, std::function<void()> before_commit) {
   Collect();
   last_saved_step_ = state.step;
   saved_state_ = state;
+  before_commit_ = std::move(before_commit);
   seconds_so_far_ = 0;
   if (!BeginOnAllRanks(state.step)) return;
   phase_ = Phase::kWriting;
@@ -436,6 +234,7 @@ void Checkpointing::StartCommit(const std::vector<std::string>& reports) {
   phase_ = Phase::kCommitting;
   if (writer_ == nullptr) return;
   Run([this, reports] {
+    if (before_commit_) before_commit_();
     return writer_->Commit(attempt_,
                            {.step = saved_state_.step,
                             .model = &config_.resolved->model(),

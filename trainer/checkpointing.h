@@ -1,4 +1,4 @@
-// When a run is saved, and how a saved run comes back: the seam between trainer/ and checkpoint/.
+// When a run is saved: with state_loader.h the seam between trainer/ and checkpoint/.
 //
 // Every rank writes a shard with its share; rank 0 commits when all have. Saves run in the
 // background on a copy of the tensors (checkpoint.async). One that fails is reported and the run
@@ -11,28 +11,19 @@
 #include <future>
 #include <memory>
 #include <string>
-#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/buffer.h"
-#include "checkpoint/model_source.h"
 #include "checkpoint/train_state.h"
 #include "checkpoint/writer.h"
 #include "dist/communicator.h"
 #include "kernels/context.h"
 #include "trainer/config.h"
 #include "trainer/optimizer.h"
+#include "trainer/state_loader.h"
 
 namespace sepia::trainer {
-
-struct CheckpointingOptions {
-  bool fresh = false;              // refuse to resume
-  bool fallback_to_older = false;  // past damaged checkpoints, which are set aside
-  bool verify_after_save = false;  // read every shard back before the commit
-  // Config paths ("model.attention.window", "data") that may differ from the checkpoint's although
-  // that makes another run of it.
-  std::vector<std::string> overrides = {};
-};
 
 class Checkpointing {
  public:
@@ -43,16 +34,14 @@ class Checkpointing {
   // Waits for this rank's part of a save under way.
   ~Checkpointing();
 
-  // Fills the optimizer's tensors and `state` (which holds the values of a new run) from the newest
-  // complete checkpoint, else from init_from, else with random weights. Returns which, for people.
-  // Throws UserError when a fresh start was asked for and there is a checkpoint, or when the run
-  // that it belongs to differs in anything that would make this another run and was not overridden;
-  // every difference is named.
+  // StateLoader's.
   std::string LoadOrInitialize(kernels::Context& ctx, checkpoint::TrainState* state);
 
   // Whether the config asks for a checkpoint after this step.
   bool Due(int64_t step) const;
-  void Save(const checkpoint::TrainState& state);
+  // `before_commit` runs in the background on rank 0: whatever must not be younger than the
+  // checkpoint becomes durable there. If it throws, the save failed.
+  void Save(const checkpoint::TrainState& state, std::function<void()> before_commit = nullptr);
   // Brings a save under way forward if all ranks are ready for that, and logs its outcome.
   void Poll();
   // Waits for the last save and throws if it failed.
@@ -71,16 +60,7 @@ class Checkpointing {
   // A save: each rank writes its shard, then rank 0 commits.
   enum class Phase : uint8_t { kNone, kWriting, kCommitting };
 
-  std::vector<std::string> PathsToTry();
-  std::string LoadNewest(const std::vector<std::string>& paths, checkpoint::TrainState* state);
-  void Load(const std::string& path, checkpoint::TrainState* state);
-  void StartFrom(const checkpoint::ModelSource& source, checkpoint::TrainState* state);
-  checkpoint::TrainState Continued(const checkpoint::ModelSource& source,
-                                   const checkpoint::TrainState& ours) const;
-  void CheckSameRun(const std::string& path, const std::string& config_text,
-                    const checkpoint::TrainState& stored, const checkpoint::TrainState& ours) const;
-  void LoadTensors(const checkpoint::ModelSource& source, bool moments);
-
+  std::vector<std::pair<StateTensor, checkpoint::Role>> States() const;
   std::vector<checkpoint::CheckpointTensor> Tensors() const;
   std::vector<checkpoint::CheckpointTensor> Snapshot();
   bool BeginOnAllRanks(int64_t step);
@@ -91,13 +71,12 @@ class Checkpointing {
   void Collect();
   void Conclude(const Outcome& outcome);
 
-  bool Overridden(std::string_view path) const;
-
   const LoadedConfig& config_;
   const CheckpointingOptions options_;
   const CheckpointSettings& settings_;
   AdamW& optimizer_;
   dist::Communicator& world_;
+  StateLoader loader_;
   std::unique_ptr<checkpoint::CheckpointWriter> writer_;  // of rank 0
   std::vector<checkpoint::Attachment> attachments_;
   Buffer snapshot_;  // made by the first background save
@@ -105,6 +84,7 @@ class Checkpointing {
   Phase phase_ = Phase::kNone;
   checkpoint::SaveAttempt attempt_;
   checkpoint::TrainState saved_state_;
+  std::function<void()> before_commit_;
   double seconds_so_far_ = 0;  // of the save under way: this rank's work, without waiting
   std::future<Outcome> under_way_;
 

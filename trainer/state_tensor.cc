@@ -11,10 +11,10 @@ TensorView PlainView(const kernels::OptimizerState& state, kernels::StateRole ro
 
 }  // namespace
 
-StateTensor::StateTensor(std::string name, const Shape& shape, const Shape& global_shape,
-                         std::vector<int64_t> offset, kernels::StateRole role,
+StateTensor::StateTensor(std::string hf_name, const Shape& shape, const Shape& whole_shape,
+                         std::vector<int64_t> begin, kernels::StateRole role,
                          const kernels::OptimizerState& state)
-    : NamedTensor{std::move(name), PlainView(state, role, shape), global_shape, std::move(offset)},
+    : NamedTensor{std::move(hf_name), PlainView(state, role, shape), whole_shape, std::move(begin)},
       role_(role),
       state_(state) {}
 

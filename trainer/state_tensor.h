@@ -17,8 +17,8 @@ namespace sepia::trainer {
 class StateTensor : public NamedTensor {
  public:
   // `state`: of the rectangle's elements in order.
-  StateTensor(std::string name, const Shape& shape, const Shape& global_shape,
-              std::vector<int64_t> offset, kernels::StateRole role,
+  StateTensor(std::string hf_name, const Shape& shape, const Shape& whole_shape,
+              std::vector<int64_t> begin, kernels::StateRole role,
               const kernels::OptimizerState& state);
 
   // The values of elements [begin, begin + values.num_elements()), fp32 in host memory.

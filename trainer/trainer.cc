@@ -248,8 +248,8 @@ void Trainer::Save() {
   if (every > 0 && state_.step % every != 0) RequireEqualReplicas();
   Phase(state_.step, "save");
   optimizer_.WaitForWeights(ctx_);
-  recorder_->Sync();
-  checkpoints_.Save(state_);
+  // A committed step is in metrics.jsonl.
+  checkpoints_.Save(state_, [this] { recorder_->Sync(); });
 }
 
 bool Trainer::StopRequested() {

@@ -116,6 +116,7 @@ class Trainer {
   LossScaler scaler_;
   const Schedule schedule_;
   const model::AttentionPlan attention_plan_;
+  std::unique_ptr<Recorder> recorder_;  // outlives the saves under way
   Checkpointing checkpoints_;
   checkpoint::TrainState state_;
   std::string start_;  // where the weights come from, for people
@@ -126,7 +127,6 @@ class Trainer {
   RankTimes rank_times_;
   std::string non_finite_;  // parameter of this rank's last non-finite gradient
   std::unique_ptr<data::BatchLoader> loader_;
-  std::unique_ptr<Recorder> recorder_;
   std::unique_ptr<SampleWriter> samples_;  // null: not wanted
   ZScore loss_z_;
   ZScore grad_norm_z_;
