@@ -52,18 +52,23 @@ struct AdamWConstants {
   float decay;  // lr weight_decay
 };
 
+// New moments; returns what the master loses.
+inline float UpdateMoments(const AdamWConstants& k, float grad, float master, float* exp_avg,
+                           float* exp_avg_sq) {
+  const float g = grad * k.grad_multiplier;
+  const float m = std::fma(k.one_minus_beta1, g, k.beta1 * *exp_avg);
+  const float v = std::fma(k.one_minus_beta2 * g, g, k.beta2 * *exp_avg_sq);
+  const float denominator = std::fma(std::sqrt(v), k.rsqrt_correction2, k.eps);
+  *exp_avg = m;
+  *exp_avg_sq = v;
+  return std::fma(k.decay, master, k.step_size * (m / denominator));
+}
+
 void UpdateRange(const AdamWConstants& k, const float* grad, float* master, float* exp_avg,
                  float* exp_avg_sq, int64_t count) {
 #pragma omp simd
   for (int64_t i = 0; i < count; ++i) {
-    const float g = grad[i] * k.grad_multiplier;
-    const float m = std::fma(k.one_minus_beta1, g, k.beta1 * exp_avg[i]);
-    const float v = std::fma(k.one_minus_beta2 * g, g, k.beta2 * exp_avg_sq[i]);
-    const float denominator = std::fma(std::sqrt(v), k.rsqrt_correction2, k.eps);
-    const float update = std::fma(k.decay, master[i], k.step_size * (m / denominator));
-    exp_avg[i] = m;
-    exp_avg_sq[i] = v;
-    master[i] -= update;
+    master[i] -= UpdateMoments(k, grad[i], master[i], exp_avg + i, exp_avg_sq + i);
   }
 }
 
@@ -86,20 +91,19 @@ void UpdatePiece(const AdamWConstants& k, const Piece<Float16>& p, float* master
   cpu::Narrow(master, p.weight, p.count);
 }
 
+// One loop: joining and splitting hide behind the divisions and roots.
 void UpdatePiece(const AdamWConstants& k, const Piece<BFloat16>& p, int16_t* remainder) {
-  float master[cpu::kPiece];
-  float exp_avg_sq[cpu::kPiece];
-  cpu::JoinMasters(p.weight, remainder, p.exp_avg_sq, p.count, master);
+  const Piece<BFloat16> q = p;
 #pragma omp simd
-  for (int64_t i = 0; i < p.count; ++i) {
-    exp_avg_sq[i] = cpu::PlainSecondMoment(p.exp_avg_sq[i]);
-  }
-  UpdateRange(k, p.grad, master, p.exp_avg, exp_avg_sq, p.count);
-  cpu::Narrow(master, p.weight, p.count);
-#pragma omp simd
-  for (int64_t i = 0; i < p.count; ++i) {
-    remainder[i] = cpu::Remainder(master[i]);
-    p.exp_avg_sq[i] = cpu::WithTieBit(exp_avg_sq[i], cpu::TieBit(master[i]));
+  for (int64_t i = 0; i < q.count; ++i) {
+    float master = cpu::JoinMaster(q.weight[i], remainder[i], q.exp_avg_sq[i]);
+    float exp_avg = q.exp_avg[i];
+    float exp_avg_sq = cpu::PlainSecondMoment(q.exp_avg_sq[i]);
+    master -= UpdateMoments(k, q.grad[i], master, &exp_avg, &exp_avg_sq);
+    q.weight[i].bits = BFloat16::FromFloat(master);
+    remainder[i] = cpu::Remainder(master);
+    q.exp_avg[i] = exp_avg;
+    q.exp_avg_sq[i] = cpu::WithTieBit(exp_avg_sq, cpu::TieBit(master));
   }
 }
 
