@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "base/attention_index.h"
+#include "base/device_memory.h"
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
 #include "kernels/gelu.h"
