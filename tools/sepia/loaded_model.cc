@@ -58,7 +58,7 @@ void AddModelSourceOptions(CLI::App* command, ModelSourceOptions* options) {
           "file")
       ->required();
   AddSetOption(*command, &options->overrides,
-               "here model.attention.*, precision, numerics or threads");
+               "here model.attention.*, precision, numerics, device, kernels or threads");
 }
 
 OpenedModel OpenedModel::OpenOn(dist::Communicator& world, const ModelSourceOptions& options) {
