@@ -7,6 +7,7 @@
 #include "base/device_memory.h"
 #include "base/philox.h"
 #include "kernels/device.h"
+#include "model/make_batch.h"
 #include "model/model_config.pb.h"
 #include "tests/support/test_device.h"
 
@@ -23,14 +24,8 @@ model::ModelConfig ConfigFromText(const std::string& text) {
 
 Batch MakeBatch(const model::ModelConfig& config, std::vector<int32_t> tokens,
                 std::vector<int32_t> targets, int64_t batch_size, int64_t seq_length) {
-  Batch batch;
-  batch.batch_size = batch_size;
-  batch.seq_length = seq_length;
-  batch.tokens = std::move(tokens);
-  batch.targets = std::move(targets);
-  batch.indexes = BuildAttentionIndexes(batch.tokens, batch_size, seq_length,
-                                        model::MakeAttentionPlan(config).specs);
-  return batch;
+  return model::MakeBatch(model::MakeAttentionPlan(config), std::move(tokens), std::move(targets),
+                          batch_size, seq_length);
 }
 
 Batch CutRows(const model::ModelConfig& config, const Batch& batch, int64_t begin, int64_t end) {

@@ -13,9 +13,9 @@
 #include "data/indexed_dataset.h"
 #include "dist/agreement.h"
 #include "kernels/elementwise.h"
+#include "model/make_batch.h"
 #include "tools/sepia/command.h"
 #include "tools/sepia/loaded_model.h"
-#include "tools/sepia/make_batch.h"
 #include "tools/sepia/ranks.h"
 
 namespace sepia::tools {
@@ -85,8 +85,8 @@ Batch ReadBatch(const Windows& windows, const model::GptNeox& model, int64_t fir
     tokens.insert(tokens.end(), window.begin(), window.end() - 1);
     targets.insert(targets.end(), window.begin() + 1, window.end());
   }
-  return MakeBatch(model.attention_plan(), std::move(tokens), std::move(targets), rows,
-                   windows.length(first));
+  return model::MakeBatch(model.attention_plan(), std::move(tokens), std::move(targets), rows,
+                          windows.length(first));
 }
 
 struct Sums {

@@ -12,9 +12,9 @@
 #include "dist/agreement.h"
 #include "kernels/device.h"
 #include "model/gather.h"
+#include "model/make_batch.h"
 #include "tools/sepia/command.h"
 #include "tools/sepia/loaded_model.h"
-#include "tools/sepia/make_batch.h"
 #include "tools/sepia/ranks.h"
 
 namespace sepia::tools {
@@ -77,9 +77,10 @@ Batch ReadBatch(const std::string& path, const model::ModelConfig& config) {
   if (tokens.shape.rank() != 2 || tokens.shape.num_elements() == 0) {
     throw BadData(path, -1, fmt::format("tokens are {}, expected [B, T]", tokens.shape), "");
   }
-  Batch batch = MakeBatch(model::MakeAttentionPlan(config),
-                          CheckedIds(file, "tokens", file.ReadIntegers(tokens), config.vocab_size),
-                          {}, tokens.shape[0], tokens.shape[1]);
+  Batch batch =
+      model::MakeBatch(model::MakeAttentionPlan(config),
+                       CheckedIds(file, "tokens", file.ReadIntegers(tokens), config.vocab_size), {},
+                       tokens.shape[0], tokens.shape[1]);
   ReadTargets(file, config.vocab_size, &batch);
   return batch;
 }
@@ -91,7 +92,7 @@ Batch CutRows(const Batch& batch, const model::AttentionPlan& plan, int64_t begi
     return std::decay_t<decltype(values)>(first, first + (end - begin) * batch.seq_length);
   };
   Batch rows =
-      MakeBatch(plan, cut(batch.tokens), cut(batch.targets), end - begin, batch.seq_length);
+      model::MakeBatch(plan, cut(batch.tokens), cut(batch.targets), end - begin, batch.seq_length);
   rows.loss_mask = cut(batch.loss_mask);
   return rows;
 }

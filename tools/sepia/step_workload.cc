@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "dist/communicator.h"
 #include "kernels/device.h"
-#include "tools/sepia/make_batch.h"
+#include "model/make_batch.h"
 #include "trainer/memory_plan.h"
 
 namespace sepia::tools {
@@ -27,7 +27,7 @@ Batch CutRows(const model::AttentionPlan& plan, const trainer::TrainSettings& se
     tokens.insert(tokens.end(), begin, begin + seq);
     targets.insert(targets.end(), begin + 1, begin + seq + 1);
   }
-  return MakeBatch(plan, std::move(tokens), std::move(targets), settings.batch.micro, seq);
+  return model::MakeBatch(plan, std::move(tokens), std::move(targets), settings.batch.micro, seq);
 }
 
 }  // namespace

@@ -1,12 +1,12 @@
-#include "tools/sepia/make_batch.h"
+#include "model/make_batch.h"
 
 #include <utility>
 
 #include "base/attention_index.h"
 
-namespace sepia::tools {
+namespace sepia::model {
 
-Batch MakeBatch(const model::AttentionPlan& plan, std::vector<int32_t> tokens,
+Batch MakeBatch(const AttentionPlan& plan, std::vector<int32_t> tokens,
                 std::vector<int32_t> targets, int64_t batch_size, int64_t seq_length) {
   Batch batch;
   batch.batch_size = batch_size;
@@ -17,4 +17,4 @@ Batch MakeBatch(const model::AttentionPlan& plan, std::vector<int32_t> tokens,
   return batch;
 }
 
-}  // namespace sepia::tools
+}  // namespace sepia::model

@@ -7,9 +7,9 @@
 #include "base/batch.h"
 #include "model/model_config.h"
 
-namespace sepia::tools {
+namespace sepia::model {
 
-Batch MakeBatch(const model::AttentionPlan& plan, std::vector<int32_t> tokens,
+Batch MakeBatch(const AttentionPlan& plan, std::vector<int32_t> tokens,
                 std::vector<int32_t> targets, int64_t batch_size, int64_t seq_length);
 
-}  // namespace sepia::tools
+}  // namespace sepia::model
