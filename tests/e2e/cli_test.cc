@@ -213,6 +213,25 @@ void ExpectRefused(const BadCase& bad) {
   for (const std::string& word : bad.key_words) EXPECT_THAT(result.output, HasSubstr(word));
 }
 
+// The line of `doctor` that says on how many threads and processors it runs.
+std::string ThreadsLine(const std::string& proc_bind) {
+  // Not as other tests start it: with a waiting policy the program would not start itself again.
+  const ProcessResult result =
+      RunSepia({"doctor", "--quick"},
+               {.launcher = {"/usr/bin/env", "-u", "OMP_WAIT_POLICY", "OMP_PROC_BIND=" + proc_bind}});
+  const size_t begin = result.output.find("threads ");
+  if (begin == std::string::npos) return "none in: " + result.output;
+  return result.output.substr(begin, result.output.find('\n', begin) - begin);
+}
+
+// Bound threads still use every processor: the main thread's own place is not all that is left to
+// the program.
+TEST(Threads, BindingKeepsAllProcessors) {
+  const std::string unbound = ThreadsLine("false");
+  EXPECT_THAT(unbound, HasSubstr("processors usable"));
+  EXPECT_EQ(ThreadsLine("true"), unbound);
+}
+
 TEST(BadInput, CommandLines) {
   const std::vector<BadCase> cases = {
       {{}, 2, {"needs a command", "train"}},

@@ -56,6 +56,7 @@ int Run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  sepia::tools::UnbindMainThread();
   sepia::tools::ShareProcessorsAmongRanks();
   sepia::tools::LimitOpenMpSpinning(argv);
   std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit is an error of write(), as a full disk is

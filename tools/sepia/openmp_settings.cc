@@ -1,5 +1,6 @@
 #include "tools/sepia/openmp_settings.h"
 
+#include <omp.h>
 #include <sched.h>
 #include <unistd.h>
 
@@ -7,6 +8,7 @@
 #include <climits>
 #include <cstdlib>
 #include <string>
+#include <vector>
 
 namespace sepia::tools {
 namespace {
@@ -22,6 +24,20 @@ std::string ExecutablePath() {
 }
 
 }  // namespace
+
+void UnbindMainThread() {
+  if (omp_get_proc_bind() == omp_proc_bind_false) return;
+  cpu_set_t all;
+  CPU_ZERO(&all);
+  for (int place = 0; place < omp_get_num_places(); ++place) {
+    std::vector<int> processors(static_cast<size_t>(omp_get_place_num_procs(place)));
+    omp_get_place_proc_ids(place, processors.data());
+    for (const int processor : processors) {
+      if (processor >= 0 && processor < CPU_SETSIZE) CPU_SET(processor, &all);
+    }
+  }
+  if (CPU_COUNT(&all) > 0) sched_setaffinity(0, sizeof(all), &all);
+}
 
 void LimitOpenMpSpinning(char** argv) {
   if (std::getenv("GOMP_SPINCOUNT") != nullptr || std::getenv("OMP_WAIT_POLICY") != nullptr) return;

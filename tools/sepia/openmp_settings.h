@@ -1,7 +1,14 @@
-// How OpenMP's threads wait for work.
+// How OpenMP's threads wait for work, and where they run.
 #pragma once
 
 namespace sepia::tools {
+
+// Where the user has OpenMP's threads bound (OMP_PROC_BIND, OMP_PLACES), libgomp ties the main
+// thread to the first place while it is loaded, and everything that the main thread starts would
+// inherit that one place: the loader, the checkpoint writer, and this very program when it is
+// started once more, which would then know no other processor. Gives the main thread all places
+// back; the other threads of a team stay bound to theirs. Call before all below.
+void UnbindMainThread();
 
 // Makes libgomp's idle threads go to sleep after a few microseconds. Its own choice is to spin for
 // some 10 ms: where other programs want the processors too, the threads that have work then wait
