@@ -4,27 +4,24 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
-#include <deque>
-#include <mutex>
-#include <thread>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
 #include <utility>
 
 #include <fmt/format.h>
 
 #include "base/check.h"
-#include "base/error.h"
 #include "base/integer.h"
-#include "dist/flight_recorder.h"
-#include "dist/nccl_watch.h"
+#include "dist/nccl_group.h"
 #include "kernels/cuda/rank_sum.h"
 
 namespace sepia::dist {
 namespace {
 
 using kernels::cuda::DeviceMemory;
-using kernels::cuda::Event;
-using kernels::cuda::RankSumParams;
 using kernels::cuda::Stream;
 
 // What arrives from all ranks at a time, to be added.
@@ -45,155 +42,6 @@ ncclDataType_t TypeOf(DType dtype) {
 ncclRedOp_t OpOf(ReduceOp op) {
   return op == ReduceOp::kSum ? ncclSum : op == ReduceOp::kMin ? ncclMin : ncclMax;
 }
-
-// What all groups of a rank share.
-struct NcclRank {
-  NcclRank(Communicator& host, Stream& stream, const NcclOptions& how)
-      : compute(stream),
-        options(how),
-        recorder(host.recorder()),
-        watch(how.timeout_seconds, kernels::cuda::UsedDevice(), recorder) {}
-
-  Stream& compute;
-  const NcclOptions options;
-  const std::shared_ptr<FlightRecorder> recorder;  // or null
-  NcclWatch watch;
-  // NCCL's kernels wait for their peers on the GPU, and those of two communicators may each hold
-  // what the other needs: NVIDIA asks for one order on all ranks. So a group's collective runs
-  // behind the last one of any group.
-  std::shared_ptr<Event> last;
-};
-
-// When a collective ran, and when the compute stream had nothing left to do but wait for it.
-struct CollectiveTimes {
-  Event begun, done, asked;
-  bool was_asked = false;
-};
-
-// One NCCL communicator: creation without blocking, its stream, its end.
-class NcclGroup {
- public:
-  // `host` has the ranks of the group.
-  NcclGroup(Communicator& host, std::shared_ptr<NcclRank> rank)
-      : rank_(std::move(rank)), name_(host.name()) {
-    ncclUniqueId id = {};
-    if (host.rank() == 0) Require(ncclGetUniqueId(&id), "ncclGetUniqueId");
-    kernels::Context ctx;
-    host.Broadcast(ctx, TensorView(id.internal, DType::kUInt8, {int64_t{sizeof(id.internal)}}), 0,
-                   "NCCL's unique id")
-        .Wait();
-    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
-    config.blocking = 0;
-    const ncclResult_t result =
-        ncclCommInitRankConfig(&comm_, host.size(), id, host.rank(), &config);
-    if (result != ncclSuccess && result != ncclInProgress) {
-      Require(result, "ncclCommInitRankConfig");
-    }
-    watch().Add(comm_, name_);
-    watch().Begin(comm_, "making the group");
-    Settle(result);
-    auto made = std::make_shared<Event>();
-    made->Record(stream_);
-    watch().Enqueued(comm_, made);
-  }
-  ~NcclGroup() {
-    if (watch().Remove(comm_)) ncclCommDestroy(comm_);
-  }
-  NcclGroup(const NcclGroup&) = delete;
-  NcclGroup& operator=(const NcclGroup&) = delete;
-
-  // Enqueues work() on stream() behind what the compute stream holds now.
-  template <typename Work>
-  Pending Start(const char* operation, std::string_view label, int64_t bytes, const Work& work) {
-    int64_t call = 0;
-    if (rank_->recorder != nullptr) {
-      call = rank_->recorder->Asked(name_, ++calls_, operation, label, bytes);
-      rank_->recorder->Started(call);
-    }
-    watch().Begin(comm_, std::string(label), call);
-    Event ready;
-    ready.Record(rank_->compute);
-    ready.MakeWait(stream_);
-    if (rank_->last != nullptr) rank_->last->MakeWait(stream_);
-    auto times = std::make_shared<CollectiveTimes>();
-    times->begun.Record(stream_);
-    work();
-    times->done.Record(stream_);
-    const std::shared_ptr<Event> done(times, &times->done);
-    watch().Enqueued(comm_, done);
-    rank_->last = done;
-    AddUp();
-    {
-      const std::lock_guard lock(times_mutex_);
-      times_.push_back(times);
-    }
-    return Pending([this, times] {
-      watch().ThrowIfFailed();
-      {
-        const std::lock_guard lock(times_mutex_);
-        times->asked.Record(rank_->compute);
-        times->was_asked = true;
-      }
-      times->done.MakeWait(rank_->compute);
-    });
-  }
-
-  // Adds the time of collectives that are over to the sums.
-  void AddUp() {
-    const std::lock_guard lock(times_mutex_);
-    while (!times_.empty()) {
-      const CollectiveTimes& times = *times_.front();
-      if (!times.was_asked || !times.done.IsDone() || !times.asked.IsDone()) return;
-      busy_seconds_ += 1e-3 * times.done.MillisecondsSince(times.begun);
-      waited_seconds_ += 1e-3 * std::max(0.0f, times.done.MillisecondsSince(times.asked));
-      times_.pop_front();
-    }
-  }
-  double busy_seconds() const { return busy_seconds_; }
-  double waited_seconds() const { return waited_seconds_; }
-
-  // Calls between ncclGroupStart and ncclGroupEnd, and waits until NCCL has taken them.
-  template <typename Calls>
-  void Call(const Calls& calls) {
-    ncclGroupStart();
-    ncclResult_t result = calls(comm_, static_cast<cudaStream_t>(stream_.handle()));
-    const ncclResult_t ended = ncclGroupEnd();
-    if (result == ncclSuccess || result == ncclInProgress) result = ended;
-    Settle(result);
-  }
-
-  Stream& stream() { return stream_; }
-
- private:
-  static void Require(ncclResult_t result, const char* call) {
-    if (result == ncclSuccess) return;
-    throw UserError(ExitCode::kEnvironment,
-                    fmt::format("{}: {}", call, ncclGetErrorString(result)));
-  }
-
-  // A call without blocking is done when the communicator says so. The watch ends a hang.
-  void Settle(ncclResult_t result) {
-    while (result == ncclInProgress) {
-      watch().ThrowIfFailed();
-      if (ncclCommGetAsyncError(comm_, &result) != ncclSuccess) result = ncclInternalError;
-      if (result == ncclInProgress) std::this_thread::yield();
-    }
-    if (result == ncclSuccess) return;
-    watch().ThrowIfFailed();
-    watch().Fail(comm_, ncclGetErrorString(result));
-  }
-
-  NcclWatch& watch() { return rank_->watch; }
-
-  std::shared_ptr<NcclRank> rank_;
-  const std::string name_;
-  Stream stream_;
-  ncclComm_t comm_ = nullptr;
-  int64_t calls_ = 0;
-  std::mutex times_mutex_;
-  std::deque<std::shared_ptr<CollectiveTimes>> times_;  // not added up yet, oldest first
-  std::atomic<double> busy_seconds_ = 0, waited_seconds_ = 0;
-};
 
 class NcclCommunicator final : public Communicator {
  public:
@@ -274,11 +122,11 @@ class NcclCommunicator final : public Communicator {
 
   Traffic traffic() const override {
     Traffic traffic = host_->traffic();
-    group_.AddUp();
+    group_.clock().AddUp();
     traffic.operations += operations_;
     traffic.bytes_sent += bytes_sent_;
-    traffic.busy_seconds += group_.busy_seconds();
-    traffic.waited_seconds += group_.waited_seconds();
+    traffic.busy_seconds += group_.clock().busy_seconds();
+    traffic.waited_seconds += group_.clock().waited_seconds();
     return traffic;
   }
   std::shared_ptr<FlightRecorder> recorder() override { return host_->recorder(); }

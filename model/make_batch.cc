@@ -17,4 +17,17 @@ Batch MakeBatch(const AttentionPlan& plan, std::vector<int32_t> tokens,
   return batch;
 }
 
+Batch CutRows(const AttentionPlan& plan, const Batch& batch, int64_t begin, int64_t end) {
+  const auto cut = [&](const auto& values) {
+    auto rows = values;
+    if (values.empty()) return rows;
+    rows.assign(values.begin() + begin * batch.seq_length, values.begin() + end * batch.seq_length);
+    return rows;
+  };
+  Batch rows =
+      MakeBatch(plan, cut(batch.tokens), cut(batch.targets), end - begin, batch.seq_length);
+  rows.loss_mask = cut(batch.loss_mask);
+  return rows;
+}
+
 }  // namespace sepia::model

@@ -29,16 +29,7 @@ Batch MakeBatch(const model::ModelConfig& config, std::vector<int32_t> tokens,
 }
 
 Batch CutRows(const model::ModelConfig& config, const Batch& batch, int64_t begin, int64_t end) {
-  const auto cut = [&](const auto& values) {
-    auto copy = values;
-    if (values.empty()) return copy;
-    copy.assign(values.begin() + begin * batch.seq_length, values.begin() + end * batch.seq_length);
-    return copy;
-  };
-  Batch rows =
-      MakeBatch(config, cut(batch.tokens), cut(batch.targets), end - begin, batch.seq_length);
-  rows.loss_mask = cut(batch.loss_mask);
-  return rows;
+  return model::CutRows(model::MakeAttentionPlan(config), batch, begin, end);
 }
 
 Batch RandomBatch(const model::ModelConfig& config, int64_t batch_size, int64_t seq_length,

@@ -1,7 +1,6 @@
 // sepia probe: one forward and backward pass on given tokens, for comparison with other software.
 #include <cmath>
 #include <memory>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -85,18 +84,6 @@ Batch ReadBatch(const std::string& path, const model::ModelConfig& config) {
   return batch;
 }
 
-// Rows [begin, end) of a batch.
-Batch CutRows(const Batch& batch, const model::AttentionPlan& plan, int64_t begin, int64_t end) {
-  const auto cut = [&](const auto& values) {
-    const auto first = values.begin() + begin * batch.seq_length;
-    return std::decay_t<decltype(values)>(first, first + (end - begin) * batch.seq_length);
-  };
-  Batch rows =
-      model::MakeBatch(plan, cut(batch.tokens), cut(batch.targets), end - begin, batch.seq_length);
-  rows.loss_mask = cut(batch.loss_mask);
-  return rows;
-}
-
 // Data ranks share the rows of the batch; the results of all come together on every rank.
 class Probe {
  public:
@@ -104,7 +91,7 @@ class Probe {
       : loaded_(loaded), model_(loaded.model()), data_(loaded.mesh().data()), whole_(batch) {
     begin_ = batch.batch_size * data_.rank() / data_.size();
     const int64_t end = batch.batch_size * (data_.rank() + 1) / data_.size();
-    rows_ = CutRows(batch, model_.attention_plan(), begin_, end);
+    rows_ = model::CutRows(model_.attention_plan(), batch, begin_, end);
     model_.Forward(loaded.ctx(), rows_);
   }
 

@@ -18,8 +18,8 @@ namespace {
 
 constexpr double kLr = 1e-4;
 
-Batch CutRows(const model::AttentionPlan& plan, const trainer::TrainSettings& settings,
-              const std::vector<int32_t>& stream) {
+Batch FirstRows(const model::AttentionPlan& plan, const trainer::TrainSettings& settings,
+                const std::vector<int32_t>& stream) {
   const int64_t seq = settings.data.sequence_length;
   std::vector<int32_t> tokens, targets;
   for (int64_t row = 0; row < settings.batch.micro; ++row) {
@@ -44,7 +44,7 @@ StepWorkload::StepWorkload(const trainer::TrainSettings& settings,
       optimizer_(
           {.lr = kLr, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .clip = 1.0},
           model_, mesh_),
-      batch_(CutRows(model_.attention_plan(), settings, stream)),
+      batch_(FirstRows(model_.attention_plan(), settings, stream)),
       loss_sum_(DType::kFloat64, {1}, settings.device),
       grad_scale_(DType::kFloat32, {1}, settings.device) {
   optimizer_.InitializeWeights(ctx_, /*seed=*/1234);
