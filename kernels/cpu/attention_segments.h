@@ -1,36 +1,27 @@
 // What the drivers of Sep-Attention share, whatever code computes a task: how heads (b, h) are cut
-// into segments of queries, a workspace per thread, partial gradients of keys per segment.
+// into segments of queries, a workspace per thread, sums of key gradients.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "base/attention_index.h"
 #include "base/integer.h"
 #include "base/tensor.h"
 #include "kernels/context.h"
+#include "kernels/cpu/attention_parts.h"
 #include "kernels/cpu/attention_schedule.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/sep_attention.h"
 
 namespace sepia::kernels::cpu {
 
-// Where sums run over several queries (backward), heads are cut until there are about this many
-// tasks, so that a small batch still feeds several threads. By the shape alone: the cut decides the
-// order of sums, and every segment has partial sums of its own.
-inline constexpr int64_t kWantedAttentionTasks = 16;
-
-inline int64_t BackwardSegments(int64_t num_heads, int64_t seq_length, int64_t shortest) {
-  const int64_t wanted =
-      std::max<int64_t>(1, kWantedAttentionTasks / std::max<int64_t>(1, num_heads));
-  return std::min(wanted, CeilDiv(seq_length, shortest));
-}
-
 // How a driver cuts heads.
 struct AttentionCut {
   int64_t granularity;  // segments begin at multiples of it
-  int64_t shortest;     // queries of a segment on average, at least
+  int64_t shortest;     // queries of a segment on average, at least (forward)
 };
 
 // Heads of qkv [B, T, H, 3, D], each cut into segments of queries. Offsets and strides count
@@ -46,9 +37,9 @@ class AttentionSegments {
         window_(std::min(window, qkv.dim(1))),
         schedule_(ScheduleOf(ctx, pass, cut)) {}
 
-  int64_t num_heads() const { return qkv_.dim(0) * qkv_.dim(2); }
+  int64_t batch_size() const { return qkv_.dim(0); }
+  int64_t num_heads() const { return qkv_.dim(0) * qkv_.dim(2); }  // of the whole batch
   int64_t num_segments() const { return schedule_.num_segments(); }
-  int64_t num_tasks() const { return schedule_.num_tasks(); }
   int64_t seq_length() const { return qkv_.dim(1); }
   int64_t head_dim() const { return qkv_.dim(4); }
   int64_t window() const { return window_; }  // at most T
@@ -82,30 +73,47 @@ class AttentionSegments {
     return index_->count(row_of(head))[static_cast<size_t>(last_far)];
   }
 
-  // fn(head, segment) for every task, costly ones first.
+  // Segments [segment, end_segment) of a head.
+  struct Task {
+    int64_t head;
+    int64_t segment, end_segment;
+  };
+  // fn(Task) for every task, costly ones first.
   template <typename Fn>
   void ForEachTask(const Context& ctx, const Fn& fn) const {
-    ParallelFor(ctx, num_tasks(), [&](int64_t number) {
-      const AttentionSchedule::Task task = schedule_[number];
-      const int64_t head = task.row * qkv_.dim(2) + task.head;
-      if (Begin(head, task.segment) < End(head, task.segment)) fn(head, task.segment);
+    ParallelFor(ctx, static_cast<int64_t>(schedule_.tasks().size()), [&](int64_t number) {
+      const AttentionSchedule::Task& task = schedule_.tasks()[static_cast<size_t>(number)];
+      fn(Task{task.row * qkv_.dim(2) + task.head, task.segment, task.end_segment});
     });
   }
 
-  // fn(segment) for the segments of a head that have queries, in order.
-  template <typename Fn>
-  void ForEachSegment(int64_t head, const Fn& fn) const {
-    for (int64_t s = 0; s < num_segments(); ++s) {
-      if (Begin(head, s) < End(head, s)) fn(s);
+  Task WholeHead(int64_t head) const { return {head, 0, num_segments()}; }
+  // Segments that have queries, in order; returns their number. `parts` has room for
+  // kMaxBackwardSegments.
+  int64_t PartsOf(const Task& task, QueryPart* parts) const {
+    int64_t count = 0;
+    for (int64_t s = task.segment; s < task.end_segment; ++s) {
+      if (Begin(task.head, s) == End(task.head, s)) continue;
+      parts[count++] = {End(task.head, s), NumPacked(task.head, s)};
     }
+    return count;
   }
 
-  // fn(head, begin, end) for blocks of keys.
+  // Heads whose segments are tasks of their own, backward; the others are whole.
+  const std::vector<int64_t>& cut_heads() const { return schedule_.cut_heads(); }
+  // Number of a head among them, or -1.
+  int64_t CutNumber(int64_t head) const {
+    const auto found = std::find(cut_heads().begin(), cut_heads().end(), head);
+    return found == cut_heads().end() ? -1 : found - cut_heads().begin();
+  }
+
+  // fn(number, begin, end) for cut head cut_heads()[number] and blocks of keys.
   template <typename Fn>
-  void ForEachKeyBlock(const Context& ctx, const Fn& fn) const {
+  void ForEachCutKeyBlock(const Context& ctx, const Fn& fn) const {
     constexpr int64_t kKeys = 256;
     const int64_t blocks = CeilDiv(seq_length(), kKeys);
-    ParallelFor(ctx, num_heads() * blocks, [&](int64_t item) {
+    const auto heads = static_cast<int64_t>(cut_heads().size());
+    ParallelFor(ctx, heads * blocks, [&](int64_t item) {
       const int64_t begin = item % blocks * kKeys;
       fn(item / blocks, begin, std::min(begin + kKeys, seq_length()));
     });
@@ -125,7 +133,7 @@ class AttentionSegments {
       return AttentionSchedule::ForThreads(work, ctx.num_threads,
                                            CeilDiv(seq_length(), cut.shortest));
     }
-    return {work, BackwardSegments(num_heads(), seq_length(), cut.shortest)};
+    return AttentionSchedule::Backward(work, ctx.num_threads);
   }
 
   ConstTensorView qkv_;
@@ -148,41 +156,73 @@ class AttentionWorkspaces {
   TensorView memory_;
 };
 
-// Partial key gradients of every (head, segment), fp32 [T, padded_dim] each; none when heads are
-// not cut. Partials is {float* dk, float* dv}.
-template <typename Partials>
-class AttentionPartialGradients {
- public:
-  AttentionPartialGradients(const AttentionSegments& segments, int64_t padded_dim,
-                            ScratchScope& scratch)
-      : num_segments_(segments.num_segments()), size_(segments.seq_length() * padded_dim) {
-    if (num_segments_ == 1) return;
-    memory_ = scratch.Allocate("sep_attention.partials", DType::kFloat32,
-                               {segments.num_tasks(), 2, size_});
+// Memory for sums of key gradients (kernels/cpu/attention_parts.h): slots of fp32 dk and dv [T,
+// padded_dim], one for each segment of a cut head, and one a thread for heads that are whole.
+struct AttentionSumSlots {
+  AttentionSumSlots(int64_t batch_size, int64_t num_heads, int64_t num_segments, int num_threads) {
+    if (num_segments == 1) return;
+    const int64_t cut_heads = BackwardHeadsToCut(batch_size, num_heads, num_threads);
+    of_segments = cut_heads * num_segments;
+    of_threads = cut_heads == batch_size * num_heads ? 0 : std::max(1, num_threads);
   }
-  Partials Of(int64_t head, int64_t segment) const {
-    if (num_segments_ == 1) return {nullptr, nullptr};
-    float* dk = memory_.data<float>() + (head * num_segments_ + segment) * 2 * size_;
-    return {dk, dk + size_};
+  int64_t count() const { return of_segments + of_threads; }
+
+  int64_t of_segments = 0;
+  int64_t of_threads = 0;
+};
+
+// Sums is {float* dk, float* dv}.
+template <typename Sums>
+class AttentionSums {
+ public:
+  AttentionSums(const Context& ctx, const AttentionSegments& segments, int64_t padded_dim,
+                ScratchScope& scratch)
+      : segments_(segments),
+        slots_(segments.batch_size(), segments.num_heads() / segments.batch_size(),
+               segments.num_segments(), ctx.num_threads),
+        size_(segments.seq_length() * padded_dim) {
+    if (slots_.count() == 0) return;
+    memory_ =
+        scratch.Allocate("sep_attention.key_sums", DType::kFloat32, {slots_.count(), 2, size_});
+  }
+  // For the thread that runs the task.
+  Sums Of(const AttentionSegments::Task& task) const {
+    if (slots_.count() == 0) return {nullptr, nullptr};
+    const int64_t number = segments_.CutNumber(task.head);
+    if (number < 0) return Slot(slots_.of_segments + ThreadIndex());
+    return Slot(number * segments_.num_segments() + task.segment);
+  }
+  // Of the parts of a cut head.
+  void OfParts(int64_t head, Sums* sums) const {
+    for (int64_t s = 0; s < segments_.num_segments(); ++s) {
+      if (segments_.Begin(head, s) < segments_.End(head, s)) *sums++ = Of({head, s, s + 1});
+    }
   }
 
  private:
-  int64_t num_segments_;
+  Sums Slot(int64_t slot) const {
+    float* dk = memory_.data<float>() + slot * 2 * size_;
+    return {dk, dk + size_};
+  }
+
+  const AttentionSegments& segments_;
+  AttentionSumSlots slots_;
   int64_t size_;
   TensorView memory_;
 };
 
-// Scratch that workspaces of `workspace_bytes` and partial gradients take for this shape.
-inline int64_t AttentionScratchBytes(const SepAttentionShape& shape, int64_t shortest,
+// Scratch that workspaces of `workspace_bytes` and sums of key gradients take for this shape.
+inline int64_t AttentionScratchBytes(const SepAttentionShape& shape, int64_t granularity,
                                      int64_t workspace_bytes, int64_t padded_dim) {
   constexpr int64_t kAlignment = 256;
-  const int64_t num_heads = shape.batch_size * shape.num_heads;
-  if (num_heads == 0 || shape.seq_length == 0) return 0;
-  const int64_t segments = BackwardSegments(num_heads, shape.seq_length, shortest);
-  const int64_t partials =
-      segments == 1 ? 0 : num_heads * segments * 2 * shape.seq_length * padded_dim;
+  if (shape.batch_size * shape.num_heads == 0 || shape.seq_length == 0) return 0;
+  const auto cut =
+      BackwardCut::For(shape.batch_size * shape.num_heads, shape.seq_length, granularity);
+  const AttentionSumSlots slots(shape.batch_size, shape.num_heads, cut.num_segments(),
+                                shape.num_threads);
+  const int64_t floats = slots.count() * 2 * shape.seq_length * padded_dim;
   return std::max(1, shape.num_threads) * RoundUp(workspace_bytes, kAlignment) +
-         RoundUp(partials * static_cast<int64_t>(sizeof(float)), kAlignment);
+         RoundUp(floats * static_cast<int64_t>(sizeof(float)), kAlignment);
 }
 
 }  // namespace sepia::kernels::cpu

@@ -87,15 +87,15 @@ class Plan : public AttentionSegments {
             .inverse = packed.inverse};
   }
 
-  AttentionSegment Segment(int64_t head, int64_t segment, std::byte* workspace) const {
-    const int64_t begin = Begin(head, segment);
-    const int64_t end = End(head, segment);
+  AttentionSegment SegmentOf(const Task& task, std::byte* workspace) const {
+    const int64_t begin = Begin(task.head, task.segment);
+    const int64_t end = End(task.head, task.end_segment - 1);
     const int64_t first_chunk = std::max<int64_t>(0, begin - window() + 1) / kChunkKeys;
     const int64_t all_chunks = CeilDiv(end, kChunkKeys) - first_chunk;
     return {.begin = begin,
             .end = end,
             .ring_chunks = std::min(all_chunks, CeilDiv(window() - 1, kChunkKeys) + 1),
-            .num_packed = NumPacked(head, segment),
+            .num_packed = NumPacked(task.head, task.end_segment - 1),
             .workspace = reinterpret_cast<float*>(workspace)};
   }
 
@@ -106,7 +106,7 @@ class Plan : public AttentionSegments {
   bool stream_;
 };
 
-using PartialGradients = AttentionPartialGradients<AttentionPartials>;
+using KeySums = AttentionSums<AttentionKeySums>;
 
 std::byte* Offset(TensorView tensor, int64_t num_bytes) {
   return static_cast<std::byte*>(tensor.raw()) + num_bytes;
@@ -115,21 +115,19 @@ const std::byte* Offset(ConstTensorView tensor, int64_t num_bytes) {
   return static_cast<const std::byte*>(tensor.raw()) + num_bytes;
 }
 
-void ReducePartials(const Context& ctx, const Plan& plan, const PartialGradients& partials,
+void ReduceCutHeads(const Context& ctx, const Plan& plan, const KeySums& sums,
                     const AttentionWorkspaces& workspaces, TensorView dqkv) {
   const Kernels kernels = KernelsFor(dqkv.dtype());
-  plan.ForEachKeyBlock(ctx, [&](int64_t head, int64_t begin, int64_t end) {
-    AttentionSegment segments[kWantedAttentionTasks];
-    AttentionPartials sums[kWantedAttentionTasks];
-    int num_segments = 0;
-    plan.ForEachSegment(head, [&](int64_t s) {
-      segments[num_segments] = plan.Segment(head, s, nullptr);
-      sums[num_segments++] = partials.Of(head, s);
-    });
+  plan.ForEachCutKeyBlock(ctx, [&](int64_t number, int64_t begin, int64_t end) {
+    const int64_t head = plan.cut_heads()[static_cast<size_t>(number)];
+    QueryPart parts[kMaxBackwardSegments];
+    AttentionKeySums sums_of_part[kMaxBackwardSegments];
+    const int64_t num_parts = plan.PartsOf(plan.WholeHead(head), parts);
+    sums.OfParts(head, sums_of_part);
     kernels.reduce({.head = plan.Head(head),
-                    .segments = segments,
-                    .partials = sums,
-                    .num_segments = num_segments,
+                    .parts = parts,
+                    .sums = sums_of_part,
+                    .num_parts = num_parts,
                     .key_begin = begin,
                     .key_end = end,
                     .dqkv = Offset(dqkv, plan.HeadBytes(head, 3)),
@@ -153,12 +151,12 @@ void SepAttentionForward(Context& ctx, const SepAttentionForwardArgs& args) {
                                        ForwardBytes(plan.seq_length(), plan.padded_dim()));
   if (ctx.scratch->counting()) return;
   const Kernels kernels = KernelsFor(args.qkv.dtype());
-  plan.ForEachTask(ctx, [&](int64_t head, int64_t segment) {
-    kernels.forward({.head = plan.Head(head),
-                     .segment = plan.Segment(head, segment, workspaces.OfThisThread()),
-                     .out = Offset(args.out, plan.HeadBytes(head, 1)),
+  plan.ForEachTask(ctx, [&](const Plan::Task& task) {
+    kernels.forward({.head = plan.Head(task.head),
+                     .segment = plan.SegmentOf(task, workspaces.OfThisThread()),
+                     .out = Offset(args.out, plan.HeadBytes(task.head, 1)),
                      .out_row_bytes = plan.RowBytes(1),
-                     .lse = args.lse.data<float>() + head * plan.seq_length()});
+                     .lse = args.lse.data<float>() + task.head * plan.seq_length()});
   });
 }
 
@@ -170,20 +168,26 @@ void SepAttentionBackward(Context& ctx, const SepAttentionBackwardArgs& args) {
   ScratchScope scratch(*ctx.scratch);
   const AttentionWorkspaces workspaces(ctx, scratch,
                                        BackwardBytes(plan.seq_length(), plan.padded_dim()));
-  const PartialGradients partials(plan, plan.padded_dim(), scratch);
+  const KeySums sums(ctx, plan, plan.padded_dim(), scratch);
   if (ctx.scratch->counting()) return;
   const Kernels kernels = KernelsFor(args.qkv.dtype());
-  plan.ForEachTask(ctx, [&](int64_t head, int64_t segment) {
+  plan.ForEachTask(ctx, [&](const Plan::Task& task) {
+    const int64_t head = task.head;
+    QueryPart parts[kMaxBackwardSegments];
+    const int64_t num_parts = plan.PartsOf(task, parts);
     kernels.backward({.head = plan.Head(head),
-                      .segment = plan.Segment(head, segment, workspaces.OfThisThread()),
+                      .segment = plan.SegmentOf(task, workspaces.OfThisThread()),
                       .out = Offset(args.out, plan.HeadBytes(head, 1)),
                       .dout = Offset(args.dout, plan.HeadBytes(head, 1)),
                       .out_row_bytes = plan.RowBytes(1),
                       .lse = args.lse.data<float>() + head * plan.seq_length(),
                       .dqkv = Offset(args.dqkv, plan.HeadBytes(head, 3)),
-                      .partials = partials.Of(head, segment)});
+                      .parts = parts,
+                      .num_parts = num_parts,
+                      .whole_head = plan.CutNumber(head) < 0,
+                      .sums = sums.Of(task)});
   });
-  if (plan.num_segments() > 1) ReducePartials(ctx, plan, partials, workspaces, args.dqkv);
+  ReduceCutHeads(ctx, plan, sums, workspaces, args.dqkv);
 }
 
 int64_t SepAttentionScratchBytes(const SepAttentionShape& shape) {
@@ -191,7 +195,7 @@ int64_t SepAttentionScratchBytes(const SepAttentionShape& shape) {
     return amx::SepAttentionScratchBytes(shape, amx::ActiveTileCode());
   }
   const int64_t dim = PaddedDim(shape.head_dim);
-  return AttentionScratchBytes(shape, kCut.shortest, BackwardBytes(shape.seq_length, dim), dim);
+  return AttentionScratchBytes(shape, kCut.granularity, BackwardBytes(shape.seq_length, dim), dim);
 }
 
 }  // namespace sepia::kernels::cpu

@@ -209,6 +209,10 @@ std::vector<NamedCode> TileCodes() {
 
 class AmxAttentionTest : public ::testing::TestWithParam<NamedCode> {
  protected:
+  // A trial of the code under test.
+  struct ThisTrial : Trial {
+    explicit ThisTrial(const Case& c) : Trial(*GetParam().code, c) {}
+  };
   const TileCode& code() const { return *GetParam().code; }
   void ExpectMatchesOracle(const Case& c) const {
     Trial trial(code(), c);
@@ -253,8 +257,8 @@ TEST_P(AmxAttentionTest, RowsOfVeryDifferentDensity) {
                        .num_heads = 2});
 }
 
-// Several segments; then heads in one piece (9 of them): many groups, several spans of either kind
-// of panel, a ring that wraps.
+// Heads in segments and, a multiple of the threads, whole: many groups, several spans of either
+// kind of panel, a ring that wraps.
 TEST_P(AmxAttentionTest, LongSequences) {
   ExpectMatchesOracle({.seq_length = 1100, .window = 64, .head_dim = 16});
   ExpectMatchesOracle({.seq_length = 900, .window = 64, .density = {0.7}, .head_dim = 16});
@@ -270,18 +274,13 @@ TEST_P(AmxAttentionTest, LargeScores) {
   }
 }
 
+// With one thread heads are whole, and with other numbers some or all are cut into segments.
 TEST_P(AmxAttentionTest, SameBitsForAnyNumberOfThreads) {
-  for (const int64_t num_heads : {1, 3, 17}) {
-    Case c = {.seq_length = 600, .window = 70, .num_heads = num_heads, .num_threads = 1};
-    Trial one(code(), c);
-    one.Compute();
-    for (const int num_threads : {2, 3, 5, 8}) {
-      c.num_threads = num_threads;
-      Trial many(code(), c);
-      many.Compute();
-      many.ExpectSame(one);
-    }
-  }
+  kernels::testing::ExpectSameBitsForAnyNumberOfThreads<ThisTrial, Case>(
+      {Case{.seq_length = 600, .window = 70}, Case{.seq_length = 600, .window = 70, .num_heads = 3},
+       Case{.seq_length = 600, .window = 70, .num_heads = 17},
+       Case{.seq_length = 1500, .window = 200, .density = {0.7, 0.02}, .head_dim = 40},
+       Case{.seq_length = 1100, .window = kDense, .num_heads = 2, .head_dim = 16}});
 }
 
 TEST_P(AmxAttentionTest, ScratchContentDoesNotMatter) {
@@ -294,10 +293,6 @@ TEST_P(AmxAttentionTest, ScratchContentDoesNotMatter) {
 }
 
 TEST_P(AmxAttentionTest, NaNStaysAmongVisiblePairs) {
-  // A trial of the code under test.
-  struct ThisTrial : Trial {
-    explicit ThisTrial(const Case& c) : Trial(*GetParam().code, c) {}
-  };
   for (const int64_t head_dim : {8, 64, 80}) {
     kernels::testing::ExpectNaNStaysAmongVisiblePairs<ThisTrial>(
         Case{.seq_length = 149, .window = 41, .head_dim = head_dim});

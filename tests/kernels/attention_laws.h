@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -45,6 +46,21 @@ void ExpectNaNStaysAmongVisiblePairs(Case c) {
       Trial trial(c);
       trial.Compute();
       trial.ExpectMatchesOracle();
+    }
+  }
+}
+
+template <typename Trial, typename Case>
+void ExpectSameBitsForAnyNumberOfThreads(const std::vector<Case>& cases) {
+  for (Case c : cases) {
+    c.num_threads = 1;
+    Trial one(c);
+    one.Compute();
+    for (const int num_threads : {2, 3, 5, 8}) {
+      c.num_threads = num_threads;
+      Trial many(c);
+      many.Compute();
+      many.ExpectSame(one);
     }
   }
 }

@@ -107,8 +107,10 @@ TEST_P(SepAttentionTest, LengthsAroundTheWindow) {
   }
 }
 
-// One segment a head (16 heads), a ring that wraps several times, several packed chunks.
+// A ring that wraps several times, several packed chunks; heads whole (a multiple of the threads)
+// and in segments.
 TEST_P(SepAttentionTest, LongSequences) {
+  ExpectMatchesOracle({.seq_length = 1100, .num_heads = 2, .window = 130, .density = {0.5}});
   ExpectMatchesOracle({.seq_length = 601, .num_heads = 16, .window = 100, .density = {0.6}});
   ExpectMatchesOracle({.seq_length = 601, .num_heads = 1, .window = 30, .density = {0.5}});
   ExpectMatchesOracle({.seq_length = 601, .num_heads = 1, .kind = AttentionKind::kFull});
@@ -127,18 +129,14 @@ TEST_P(SepAttentionTest, NoSeparatorsEqualsStreaming) {
   testing::ExpectNoSeparatorsIsStreaming<Trial>();
 }
 
+// With one thread heads are whole, and with other numbers some or all are cut into segments.
 TEST_P(SepAttentionTest, SameBitsForAnyNumberOfThreads) {
-  for (const int64_t num_heads : {1, 3, 17}) {
-    Case c = {.seq_length = 450, .num_heads = num_heads, .window = 70, .num_threads = 1};
-    Trial one(c);
-    one.Compute();
-    for (const int num_threads : {2, 3, 5, 8}) {
-      c.num_threads = num_threads;
-      Trial many(c);
-      many.Compute();
-      many.ExpectSame(one);
-    }
-  }
+  testing::ExpectSameBitsForAnyNumberOfThreads<Trial, Case>(
+      {Case{.seq_length = 450, .window = 70}, Case{.seq_length = 450, .num_heads = 3, .window = 70},
+       Case{.seq_length = 450, .num_heads = 17, .window = 70},
+       Case{.batch_size = 2, .seq_length = 700, .window = 230, .density = {0.7, 0.02}},
+       Case{.seq_length = 1500, .window = 20, .density = {0.5}, .dtype = DType::kBFloat16},
+       Case{.seq_length = 600, .num_heads = 2, .kind = AttentionKind::kFull}});
 }
 
 TEST_P(SepAttentionTest, ScratchContentDoesNotMatter) {

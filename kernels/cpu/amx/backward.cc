@@ -33,21 +33,20 @@ class Sweep {
     int64_t next_packed = 0;
     int64_t next_key = PanelStore::FirstBand(head_, segment) * kPanelKeys;
     int64_t oldest_key = next_key;
-    for (int64_t begin = segment.begin; begin < segment.end; begin += kGroupQueries) {
-      const int64_t end = Smaller(begin + kGroupQueries, segment.end);
-      const int64_t far = FarCount(head_, end - 1);
-      for (; next_packed < far; next_packed += kPanelKeys) PackPanel({true, next_packed});
-      for (; next_key < end; next_key += kPanelKeys) PackPanel({false, next_key});
-      SweepGroup(begin, end);
-      for (; oldest_key + kPanelKeys + head_.window <= end + 1; oldest_key += kPanelKeys) {
-        FlushBandPanel(task_, store_, oldest_key);
+    Part part = {0, segment.begin, 0};
+    for (int64_t p = 0; p < task_.num_parts; ++p) {
+      part = {part.end, task_.parts[p].end, task_.parts[p].num_packed};
+      for (int64_t begin = part.begin; begin < part.end; begin += kGroupQueries) {
+        const int64_t end = Smaller(begin + kGroupQueries, part.end);
+        const int64_t far = FarCount(head_, end - 1);
+        for (; next_packed < far; next_packed += kPanelKeys) PackPanel({true, next_packed});
+        for (; next_key < end; next_key += kPanelKeys) PackPanel({false, next_key});
+        SweepGroup(begin, end);
+        for (; oldest_key + kPanelKeys + head_.window <= end + 1; oldest_key += kPanelKeys) {
+          FlushBandPanel(task_, part, store_, oldest_key);
+        }
       }
-    }
-    for (; oldest_key < next_key; oldest_key += kPanelKeys) {
-      FlushBandPanel(task_, store_, oldest_key);
-    }
-    for (int64_t key = 0; key < segment.num_packed; key += kPanelKeys) {
-      FlushPackedPanel(task_, store_, key);
+      FinishPart(task_, part, store_, oldest_key, next_key);
     }
   }
 
@@ -61,8 +60,7 @@ class Sweep {
     PackRows(PanelRows{head_, task_.segment, panel, 2}, head_.head_dim, to.value_rows());
     PackInterleaved(to.key_rows(), steps_, to.key_columns(), 2 * kTileBytes);
     PackColumns(to.key_columns(), steps_, to.key_columns());
-    const auto bytes = static_cast<size_t>(2 * GradientFloats(steps_)) * sizeof(float);
-    std::memset(to.dk(), 0, bytes);
+    to.ZeroGradients();
   }
 
   // Queries [begin, end) against every panel that they see, span by span.

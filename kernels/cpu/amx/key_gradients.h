@@ -1,5 +1,5 @@
-// Where finished gradients of keys go: to their packed row, to the partial sums of a segment, or
-// rounded to dqkv.
+// Where gradients of keys go at the end of a part (kernels/cpu/attention_parts.h) or of a key's
+// sight: to their packed row, to the sums of parts, or rounded to dqkv.
 #pragma once
 
 #include "kernels/cpu/amx/backward_arrays.h"
@@ -13,17 +13,21 @@ inline BFloat16* GradientRow(const Head& head, BFloat16* dqkv, int64_t row, int6
   return dqkv + row * head.qkv_stride + part * head.head_dim;
 }
 
-// Row of key j among the packed keys of the segment, or -1.
-inline int64_t PackedRow(const Head& head, const Segment& segment, int64_t key) {
-  if (head.inverse == nullptr || head.inverse[key] >= segment.num_packed) return -1;
-  return head.inverse[key];
-}
+// The part that is being computed.
+struct Part {
+  int64_t begin, end;
+  int64_t num_packed;
 
-// Whether a segment has gradients of key j.
-inline bool SegmentReaches(const Head& head, const Segment& segment, int64_t key) {
-  if (PackedRow(head, segment, key) >= 0) return true;
-  return segment.begin - head.window < key && key < segment.end;
-}
+  // Row of key j among its packed keys, or -1.
+  int64_t PackedRow(const Head& head, int64_t key) const {
+    if (head.inverse == nullptr || head.inverse[key] >= num_packed) return -1;
+    return head.inverse[key];
+  }
+  // Whether some of its queries see key j.
+  bool Sees(const Head& head, int64_t key) const {
+    return (begin - head.window < key && key < end) || PackedRow(head, key) >= 0;
+  }
+};
 
 // Copies 16 floats every kTileFloats to consecutive ones.
 inline void StoreUnrounded(const float* row, int64_t steps, float* to) {
@@ -32,36 +36,60 @@ inline void StoreUnrounded(const float* row, int64_t steps, float* to) {
   }
 }
 
-inline void StoreKeyGradient(const BackwardTask& task, int64_t key, const float* dk,
-                             const float* dv) {
-  const Head& head = task.head;
-  if (task.partials.dk == nullptr) {
-    StoreRounded(dk, ScoreScale(head), head.head_dim, GradientRow(head, task.dqkv, key, 1));
-    StoreRounded(dv, 1.0f, head.head_dim, GradientRow(head, task.dqkv, key, 2));
-    return;
-  }
-  StoreUnrounded(dk, Steps(head.head_dim), task.partials.dk + key * PartialFloats(head));
-  StoreUnrounded(dv, Steps(head.head_dim), task.partials.dv + key * PartialFloats(head));
-}
-
 inline void AddGradientRow(const float* from, int64_t steps, float* to) {
   for (int64_t at = 0; at < 2 * steps * kTileFloats; at += kTileFloats) {
     _mm512_store_ps(to + at, _mm512_add_ps(_mm512_load_ps(to + at), _mm512_load_ps(from + at)));
   }
 }
+// Consecutive floats += such a row, and the reverse.
+inline void AddToSum(const float* row, int64_t steps, float* sum) {
+  for (int64_t d = 0; d < 2 * steps; ++d, row += kTileFloats, sum += 16) {
+    _mm512_storeu_ps(sum, _mm512_add_ps(_mm512_loadu_ps(sum), _mm512_load_ps(row)));
+  }
+}
+inline void AddSum(const float* sum, int64_t steps, float* row) {
+  for (int64_t d = 0; d < 2 * steps; ++d, row += kTileFloats, sum += 16) {
+    _mm512_store_ps(row, _mm512_add_ps(_mm512_load_ps(row), _mm512_loadu_ps(sum)));
+  }
+}
 
-// Sends a band panel's gradients on: no later query of the segment sees its keys in the band.
-inline void FlushBandPanel(const BackwardTask& task, const PanelStore& store, int64_t first_key) {
+// Sums of a part for key j: to dqkv, where no later part sees the key, or to the sums of parts.
+inline void StoreKeyGradient(const BackwardTask& task, const Part& part, int64_t key, float* dk,
+                             float* dv) {
+  const Head& head = task.head;
+  const int64_t steps = Steps(head.head_dim);
+  const auto sum = [&](float* sums) { return sums + key * PartialFloats(head); };
+  const bool is_first = !task.whole_head || key >= part.begin;  // else its own query's part was
+  const Part all = {task.segment.begin, task.segment.end, task.segment.num_packed};
+  const bool is_last =
+      part.end == all.end || (all.PackedRow(head, key) < 0 && key + head.window <= part.end);
+  if (task.whole_head && is_last) {
+    if (!is_first) {
+      AddSum(sum(task.sums.dk), steps, dk);
+      AddSum(sum(task.sums.dv), steps, dv);
+    }
+    StoreRounded(dk, ScoreScale(head), head.head_dim, GradientRow(head, task.dqkv, key, 1));
+    StoreRounded(dv, 1.0f, head.head_dim, GradientRow(head, task.dqkv, key, 2));
+    return;
+  }
+  const auto put = is_first ? StoreUnrounded : AddToSum;
+  put(dk, steps, sum(task.sums.dk));
+  put(dv, steps, sum(task.sums.dv));
+}
+
+// Sends a band panel's gradients on: no later query of the part sees its keys in the band.
+inline void FlushBandPanel(const BackwardTask& task, const Part& part, const PanelStore& store,
+                           int64_t first_key) {
   const Head& head = task.head;
   const int64_t steps = Steps(head.head_dim);
   const KeyPanel panel(store[{false, first_key}], steps);
-  const int64_t begin = Larger(first_key, task.segment.begin - head.window + 1);
-  const int64_t end = Smaller(first_key + kPanelKeys, task.segment.end);
+  const int64_t begin = Larger(first_key, part.begin - head.window + 1);
+  const int64_t end = Smaller(first_key + kPanelKeys, part.end);
   for (int64_t key = begin; key < end; ++key) {
     const int64_t at = GradientOffset(key - first_key, steps);
-    const int64_t packed = PackedRow(head, task.segment, key);
+    const int64_t packed = part.PackedRow(head, key);
     if (packed < 0) {
-      StoreKeyGradient(task, key, panel.dk() + at, panel.dv() + at);
+      StoreKeyGradient(task, part, key, panel.dk() + at, panel.dv() + at);
       continue;
     }
     const KeyPanel target(store[{true, packed}], steps);
@@ -71,14 +99,33 @@ inline void FlushBandPanel(const BackwardTask& task, const PanelStore& store, in
   }
 }
 
-inline void FlushPackedPanel(const BackwardTask& task, const PanelStore& store,
+inline void FlushPackedPanel(const BackwardTask& task, const Part& part, const PanelStore& store,
                              int64_t first_packed) {
   const int64_t steps = Steps(task.head.head_dim);
   const KeyPanel panel(store[{true, first_packed}], steps);
-  const int64_t end = Smaller(first_packed + kPanelKeys, task.segment.num_packed);
+  const int64_t end = Smaller(first_packed + kPanelKeys, part.num_packed);
   for (int64_t p = first_packed; p < end; ++p) {
     const int64_t at = GradientOffset(p - first_packed, steps);
-    StoreKeyGradient(task, task.head.positions[p], panel.dk() + at, panel.dv() + at);
+    StoreKeyGradient(task, part, task.head.positions[p], panel.dk() + at, panel.dv() + at);
+  }
+}
+
+// At the end of a part: sends all gradients on, those of band panels [oldest_key, next_key), and
+// lets the next part begin from zero.
+inline void FinishPart(const BackwardTask& task, const Part& part, const PanelStore& store,
+                       int64_t oldest_key, int64_t next_key) {
+  const int64_t steps = Steps(task.head.head_dim);
+  const bool is_last = part.end == task.segment.end;
+  const auto restart = [&](const Panel& panel) {
+    if (!is_last) KeyPanel(store[panel], steps).ZeroGradients();
+  };
+  for (int64_t key = oldest_key; key < next_key; key += kPanelKeys) {
+    FlushBandPanel(task, part, store, key);
+    restart({false, key});
+  }
+  for (int64_t key = 0; key < part.num_packed; key += kPanelKeys) {
+    FlushPackedPanel(task, part, store, key);
+    restart({true, key});
   }
 }
 

@@ -34,10 +34,10 @@ class Plan : public AttentionSegments {
             .inverse = packed.inverse};
   }
 
-  Segment SegmentAt(int64_t head, int64_t segment, std::byte* workspace) const {
-    return {.begin = Begin(head, segment),
-            .end = End(head, segment),
-            .num_packed = NumPacked(head, segment),
+  Segment SegmentOf(const Task& task, std::byte* workspace) const {
+    return {.begin = Begin(task.head, task.segment),
+            .end = End(task.head, task.end_segment - 1),
+            .num_packed = NumPacked(task.head, task.end_segment - 1),
             .workspace = workspace};
   }
 
@@ -45,22 +45,20 @@ class Plan : public AttentionSegments {
   const BFloat16* qkv_;
 };
 
-using PartialGradients = AttentionPartialGradients<Partials>;
+using Sums = AttentionSums<KeySums>;
 
-void ReducePartials(const Context& ctx, const Plan& plan, const PartialGradients& partials,
-                    const TileCode& code, BFloat16* dqkv) {
-  plan.ForEachKeyBlock(ctx, [&](int64_t head, int64_t begin, int64_t end) {
-    Segment segments[kWantedAttentionTasks];
-    Partials sums[kWantedAttentionTasks];
-    int64_t num_segments = 0;
-    plan.ForEachSegment(head, [&](int64_t s) {
-      segments[num_segments] = plan.SegmentAt(head, s, nullptr);
-      sums[num_segments++] = partials.Of(head, s);
-    });
+void ReduceCutHeads(const Context& ctx, const Plan& plan, const Sums& sums, const TileCode& code,
+                    BFloat16* dqkv) {
+  plan.ForEachCutKeyBlock(ctx, [&](int64_t number, int64_t begin, int64_t end) {
+    const int64_t head = plan.cut_heads()[static_cast<size_t>(number)];
+    QueryPart parts[kMaxBackwardSegments];
+    KeySums sums_of_part[kMaxBackwardSegments];
+    const int64_t num_parts = plan.PartsOf(plan.WholeHead(head), parts);
+    sums.OfParts(head, sums_of_part);
     code.reduce({.head = plan.HeadAt(head),
-                 .segments = segments,
-                 .partials = sums,
-                 .num_segments = num_segments,
+                 .parts = parts,
+                 .sums = sums_of_part,
+                 .num_parts = num_parts,
                  .key_begin = begin,
                  .key_end = end,
                  .dqkv = dqkv + plan.HeadOffset(head, 3)});
@@ -79,12 +77,12 @@ void SepAttentionForward(Context& ctx, const SepAttentionForwardArgs& args, cons
   const AttentionWorkspaces workspaces(ctx, scratch,
                                        code.forward_bytes(plan.seq_length(), plan.head_dim()));
   if (ctx.scratch->counting()) return;
-  plan.ForEachTask(ctx, [&](int64_t head, int64_t segment) {
-    code.forward({.head = plan.HeadAt(head),
-                  .segment = plan.SegmentAt(head, segment, workspaces.OfThisThread()),
-                  .out = args.out.data<BFloat16>() + plan.HeadOffset(head, 1),
+  plan.ForEachTask(ctx, [&](const Plan::Task& task) {
+    code.forward({.head = plan.HeadAt(task.head),
+                  .segment = plan.SegmentOf(task, workspaces.OfThisThread()),
+                  .out = args.out.data<BFloat16>() + plan.HeadOffset(task.head, 1),
                   .out_stride = plan.RowStride(1),
-                  .lse = args.lse.data<float>() + head * plan.seq_length()});
+                  .lse = args.lse.data<float>() + task.head * plan.seq_length()});
   });
 }
 
@@ -94,26 +92,32 @@ void SepAttentionBackward(Context& ctx, const SepAttentionBackwardArgs& args,
   ScratchScope scratch(*ctx.scratch);
   const AttentionWorkspaces workspaces(ctx, scratch,
                                        code.backward_bytes(plan.seq_length(), plan.head_dim()));
-  const PartialGradients partials(plan, PaddedDim(plan.head_dim()), scratch);
+  const Sums sums(ctx, plan, PaddedDim(plan.head_dim()), scratch);
   if (ctx.scratch->counting()) return;
   auto* dqkv = args.dqkv.data<BFloat16>();
-  plan.ForEachTask(ctx, [&](int64_t head, int64_t segment) {
+  plan.ForEachTask(ctx, [&](const Plan::Task& task) {
+    const int64_t head = task.head;
+    QueryPart parts[kMaxBackwardSegments];
+    const int64_t num_parts = plan.PartsOf(task, parts);
     code.backward({.head = plan.HeadAt(head),
-                   .segment = plan.SegmentAt(head, segment, workspaces.OfThisThread()),
+                   .segment = plan.SegmentOf(task, workspaces.OfThisThread()),
                    .out = args.out.data<BFloat16>() + plan.HeadOffset(head, 1),
                    .dout = args.dout.data<BFloat16>() + plan.HeadOffset(head, 1),
                    .out_stride = plan.RowStride(1),
                    .lse = args.lse.data<float>() + head * plan.seq_length(),
                    .dqkv = dqkv + plan.HeadOffset(head, 3),
-                   .partials = partials.Of(head, segment)});
+                   .parts = parts,
+                   .num_parts = num_parts,
+                   .whole_head = plan.CutNumber(head) < 0,
+                   .sums = sums.Of(task)});
   });
-  if (plan.num_segments() > 1) ReducePartials(ctx, plan, partials, code, dqkv);
+  ReduceCutHeads(ctx, plan, sums, code, dqkv);
 }
 
 int64_t SepAttentionScratchBytes(const SepAttentionShape& shape, const TileCode& code) {
   const int64_t workspace = std::max(code.forward_bytes(shape.seq_length, shape.head_dim),
                                      code.backward_bytes(shape.seq_length, shape.head_dim));
-  return AttentionScratchBytes(shape, kCut.shortest, workspace, PaddedDim(shape.head_dim));
+  return AttentionScratchBytes(shape, kCut.granularity, workspace, PaddedDim(shape.head_dim));
 }
 
 }  // namespace sepia::kernels::cpu::amx

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "base/dtype.h"
+#include "kernels/cpu/attention_parts.h"
 
 namespace sepia::kernels::cpu::amx {
 
@@ -41,9 +42,8 @@ struct ForwardTask {
   float* lse;  // [T], natural log
 };
 
-// Key gradients of one segment when a head is cut into several: fp32 [T, RowFloats], of which only
-// the keys that the segment reaches are written. Null dk: write dqkv.
-struct Partials {
+// Sums of key gradients, fp32 [T, PartialFloats] each. Only keys in reach are written.
+struct KeySums {
   float* dk;
   float* dv;
 };
@@ -56,15 +56,20 @@ struct BackwardTask {
   int64_t out_stride;
   const float* lse;
   BFloat16* dqkv;  // row 0; rows as in qkv
-  Partials partials;
+  const QueryPart* parts;
+  int64_t num_parts;
+  // Whether the parts are all of the head's. If so, key gradients go to dqkv, and `sums` are used
+  // where there are several parts. If not, there is one part, and its key gradients go to `sums`.
+  bool whole_head;
+  KeySums sums;
 };
 
-// Adds the partial key gradients of all segments, in order, for keys [key_begin, key_end).
+// Adds the key gradients of all parts of a head, in order, for keys [key_begin, key_end).
 struct ReduceTask {
   Head head;
-  const Segment* segments;
-  const Partials* partials;
-  int64_t num_segments;
+  const QueryPart* parts;
+  const KeySums* sums;  // of each part
+  int64_t num_parts;
   int64_t key_begin, key_end;
   BFloat16* dqkv;
 };

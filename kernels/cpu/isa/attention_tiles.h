@@ -196,9 +196,6 @@ inline void ForEachChunk(const AttentionHead& head, const AttentionSegment& segm
 inline int64_t FirstBandChunk(const AttentionHead& head, const AttentionSegment& segment) {
   return Larger(0, segment.begin - head.window + 1) / kChunkKeys;
 }
-inline int64_t NumPackedChunks(const AttentionSegment& segment) {
-  return (segment.num_packed + kChunkKeys - 1) / kChunkKeys;
-}
 
 // load(keys, slot, offset) for packed keys next, next + 1, ... that a tile brings into sight: they
 // go to places offset, offset + 1, ... of the slot.

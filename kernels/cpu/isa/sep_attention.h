@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "base/dtype.h"
+#include "kernels/cpu/attention_parts.h"
 #include "kernels/cpu/isa/per_isa.h"
 
 namespace sepia::kernels::cpu {
@@ -47,9 +48,8 @@ struct AttentionForwardTask {
   float* lse;  // [T]
 };
 
-// Key gradients of one segment when a head is cut into several: fp32 [T, padded_dim] each, of which
-// only the keys in reach of the segment are written (SegmentReaches). Null dk: write dqkv.
-struct AttentionPartials {
+// Sums of key gradients, fp32 [T, padded_dim] each. Only keys in reach are written.
+struct AttentionKeySums {
   float* dk;
   float* dv;
 };
@@ -62,15 +62,20 @@ struct AttentionBackwardTask {
   int64_t out_row_bytes;
   const float* lse;  // [T]
   void* dqkv;        // row 0; rows qkv_row_bytes apart
-  AttentionPartials partials;
+  const QueryPart* parts;
+  int64_t num_parts;
+  // Whether the parts are all of the head's. If so, key gradients go to dqkv, and `sums` are used
+  // where there are several parts. If not, there is one part, and its key gradients go to `sums`.
+  bool whole_head;
+  AttentionKeySums sums;
 };
 
-// Adds the partial key gradients of all segments, in order, for keys [key_begin, key_end).
+// Adds the key gradients of all parts of a head, in order, for keys [key_begin, key_end).
 struct AttentionReduceTask {
   AttentionHead head;
-  const AttentionSegment* segments;
-  const AttentionPartials* partials;
-  int num_segments;
+  const QueryPart* parts;
+  const AttentionKeySums* sums;  // of each part
+  int64_t num_parts;
   int64_t key_begin, key_end;
   void* dqkv;
   float* workspace;  // 2 * padded_dim floats

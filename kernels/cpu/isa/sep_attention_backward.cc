@@ -3,81 +3,14 @@
 //   S = Q K^T, P = 2^(scale log2(e) S - log2(e) lse), dP = dO V^T, dS = P (dP - D_i)
 //   dV += P^T dO, dK += scale dS^T Q, dQ += scale dS K        (FlashAttention-2, algorithm 2)
 //
-// Key gradients stay in fp32 beside their chunk. When a band chunk leaves the ring, gradients of
-// packed keys move to their packed row and all others are final; one rounding per output.
+// Key gradients of a part (kernels/cpu/attention_parts.h) stay in fp32 beside their chunk. When a
+// band chunk leaves the ring, gradients of packed keys move to their packed row and all others are
+// the part's sums; one rounding per output.
+#include "kernels/cpu/isa/attention_key_gradients.h"
 #include "kernels/cpu/isa/attention_pairs.h"
 
 namespace sepia::kernels::cpu::SEPIA_ISA {
 namespace {
-
-// Of the next tile's rows of q, k, v, out or dout, those that are asked for beside one block of
-// products.
-constexpr int kPrefetchParts = 2;
-
-// One chunk of keys with its gradients.
-struct Chunk {
-  float* key_panels;       // K^T
-  float* value_panels;     // V^T
-  float* keys;             // [kChunkKeys / kPair, dim]
-  float* key_gradients;    // [kChunkKeys, dim], without the factor `scale`
-  float* value_gradients;  // [kChunkKeys, dim]
-  float* not_finite;       // 1 where some number of K is not finite, else 0
-};
-
-// Arrays of one task, in its workspace.
-struct Arrays {
-  explicit Arrays(const AttentionBackwardTask& task)
-      : workspace(task.segment.workspace),
-        chunk_floats(kChunkKeys * task.head.padded_dim),
-        prefetch(kPrefetchParts) {
-    const int64_t out_bytes = task.head.head_dim * ElementBytes(task.head.dtype);
-    prefetch.AddQkv(task.head);
-    prefetch.Add(task.out, task.out_row_bytes, out_bytes);
-    prefetch.Add(task.dout, task.out_row_bytes, out_bytes);
-    const int64_t tile_floats = kTileQueries * task.head.padded_dim;
-    rows = workspace.Take(chunk_floats);
-    queries = workspace.Take(tile_floats);
-    query_columns = workspace.Take(tile_floats);
-    douts = workspace.Take(tile_floats);
-    dout_columns = workspace.Take(tile_floats);
-    query_gradients = workspace.Take(tile_floats);
-    p = workspace.Take(kTileQueries * kChunkKeys);
-    ds = workspace.Take(kTileQueries * kChunkKeys / kPair);
-    p_pairs = kPair == 1 ? p : workspace.Take(kTileQueries * kChunkKeys / kPair);
-    ds_pairs = kPair == 1 ? ds : workspace.Take(kTileQueries * kChunkKeys / kPair);
-    chunks = workspace.Take(NumSlots(task.segment) * 5 * chunk_floats);
-    not_finite = workspace.Take(NumSlots(task.segment));
-  }
-  Chunk chunk(int64_t slot) const {
-    float* base = chunks + slot * 5 * chunk_floats;
-    return {base,
-            base + chunk_floats,
-            base + 2 * chunk_floats,
-            base + 3 * chunk_floats,
-            base + 4 * chunk_floats,
-            not_finite + slot};
-  }
-
-  Workspace workspace;
-  int64_t chunk_floats;
-  float* rows;             // [kChunkKeys, RowCells]: rows on their way to another form
-  float* queries;          // [kTileQueries / kPair, dim]
-  float* query_columns;    // [RowCells, kTileQueries]
-  float* douts;            // [kTileQueries / kPair, dim]
-  float* dout_columns;     // [RowCells, kTileQueries]
-  float* query_gradients;  // [kTileQueries, dim], without the factor `scale`
-  float* p;                // [kTileQueries, kChunkKeys]
-  float* ds;               // [kTileQueries, kChunkKeys / kPair]
-  float* p_pairs;          // [kTileQueries / kPair, kChunkKeys]
-  float* ds_pairs;         // [kTileQueries / kPair, kChunkKeys]
-  float* chunks;
-  float* not_finite;  // per slot
-  bool queries_are_finite = true;
-  bool douts_are_finite = true;
-  float lse[kTileQueries];           // in units of log2
-  float dout_dot_out[kTileQueries];  // D_i
-  RowPrefetch prefetch;
-};
 
 // To places offset, offset + 1, ... of a chunk, gradients zero: `size` of them.
 void LoadKeys(const AttentionHead& head, const KeyRange& keys, const Arrays& arrays,
@@ -257,69 +190,6 @@ void StoreQueryGradients(const AttentionBackwardTask& task, const QueryTile& til
   }
 }
 
-// Final gradients of key j: to dqkv, or to the partial sums of the segment.
-void StoreKeyGradients(const AttentionBackwardTask& task, int64_t key, float scale, float* dk,
-                       float* dv) {
-  const AttentionHead& head = task.head;
-  if (task.partials.dk == nullptr) {
-    StoreRow(head, dk, scale, GradientRow(head, task.dqkv, key, 1));
-    StoreRow(head, dv, 1.0f, GradientRow(head, task.dqkv, key, 2));
-    return;
-  }
-  const auto row_bytes = static_cast<size_t>(head.padded_dim) * sizeof(float);
-  std::memcpy(task.partials.dk + key * head.padded_dim, dk, row_bytes);
-  std::memcpy(task.partials.dv + key * head.padded_dim, dv, row_bytes);
-}
-
-void AddRow(const float* from, int64_t size, float* to) {
-  for (int64_t d = 0; d < size; d += kLanes) Store(to + d, Load(to + d) + Load(from + d));
-}
-
-// Row of key j among the packed keys of the segment, or -1.
-int64_t PackedRow(const AttentionHead& head, const AttentionSegment& segment, int64_t key) {
-  if (head.inverse == nullptr || head.inverse[key] >= segment.num_packed) return -1;
-  return head.inverse[key];
-}
-
-// Sends a band chunk's gradients on: no later query sees its keys in the band.
-void FlushBandChunk(const AttentionBackwardTask& task, int64_t band_chunk, float scale,
-                    const Arrays& arrays) {
-  const AttentionHead& head = task.head;
-  const int64_t dim = head.padded_dim;
-  const KeyRange keys = BandChunk(head, band_chunk);
-  const Chunk chunk = arrays.chunk(band_chunk % task.segment.ring_chunks);
-  for (int64_t i = 0; i < keys.size; ++i) {
-    float* dk = chunk.key_gradients + i * dim;
-    float* dv = chunk.value_gradients + i * dim;
-    const int64_t packed = PackedRow(head, task.segment, keys[i]);
-    if (packed < 0) {
-      StoreKeyGradients(task, keys[i], scale, dk, dv);
-      continue;
-    }
-    const Chunk target = arrays.chunk(task.segment.ring_chunks + packed / kChunkKeys);
-    AddRow(dk, dim, target.key_gradients + packed % kChunkKeys * dim);
-    AddRow(dv, dim, target.value_gradients + packed % kChunkKeys * dim);
-  }
-}
-
-void FlushPackedChunk(const AttentionBackwardTask& task, int64_t packed_chunk, float scale,
-                      const Arrays& arrays) {
-  const KeyRange keys = PackedChunk(task.head, task.segment.num_packed, packed_chunk);
-  const Chunk chunk = arrays.chunk(task.segment.ring_chunks + packed_chunk);
-  for (int64_t i = 0; i < keys.size; ++i) {
-    StoreKeyGradients(task, keys[i], scale, chunk.key_gradients + i * task.head.padded_dim,
-                      chunk.value_gradients + i * task.head.padded_dim);
-  }
-}
-
-// Whether a segment writes the partial gradients of key j.
-bool SegmentReaches(const AttentionHead& head, const AttentionSegment& segment, int64_t key) {
-  // Band chunks are loaded and flushed whole.
-  const int64_t end = (segment.end + kChunkKeys - 1) / kChunkKeys * kChunkKeys;
-  if (key >= end) return false;
-  return key >= FirstBandChunk(head, segment) * kChunkKeys || PackedRow(head, segment, key) >= 0;
-}
-
 }  // namespace
 
 void BackwardSegment(const AttentionBackwardTask& task) {
@@ -331,35 +201,35 @@ void BackwardSegment(const AttentionBackwardTask& task) {
   int64_t next_packed = 0;
   const int64_t first_chunk = FirstBandChunk(head, segment);
   int64_t next_chunk = first_chunk;
-  for (int64_t begin = segment.begin; begin < segment.end; begin += kTileQueries) {
-    const QueryTile tile = {begin, Smaller(kTileQueries, segment.end - begin)};
-    // Before band chunks leave, because these hand their gradients to packed keys.
-    LoadPackedKeys(head, segment, tile, next_packed,
-                   [&](const KeyRange& keys, int64_t slot, int64_t offset) {
-                     LoadKeys(head, keys, arrays, arrays.chunk(slot), offset, kPackedKeys);
-                   });
-    for (; next_chunk * kChunkKeys < tile.begin + tile.size; ++next_chunk) {
-      const int64_t leaving = next_chunk - segment.ring_chunks;
-      if (leaving >= first_chunk) FlushBandChunk(task, leaving, scale, arrays);
-      LoadKeys(head, BandChunk(head, next_chunk), arrays,
-               arrays.chunk(next_chunk % segment.ring_chunks), 0, kChunkKeys);
+  Part part = {0, segment.begin, 0};
+  for (int64_t p = 0; p < task.num_parts; ++p) {
+    part = {part.end, task.parts[p].end, task.parts[p].num_packed};
+    for (int64_t begin = part.begin; begin < part.end; begin += kTileQueries) {
+      const QueryTile tile = {begin, Smaller(kTileQueries, part.end - begin)};
+      // Before band chunks leave, because these hand their gradients to packed keys.
+      LoadPackedKeys(head, segment, tile, next_packed,
+                     [&](const KeyRange& keys, int64_t slot, int64_t offset) {
+                       LoadKeys(head, keys, arrays, arrays.chunk(slot), offset, kPackedKeys);
+                     });
+      for (; next_chunk * kChunkKeys < tile.begin + tile.size; ++next_chunk) {
+        const int64_t leaving = next_chunk - segment.ring_chunks;
+        if (leaving >= first_chunk) FlushBandChunk(task, part, leaving, scale, arrays);
+        LoadKeys(head, BandChunk(head, next_chunk), arrays,
+                 arrays.chunk(next_chunk % segment.ring_chunks), 0, kChunkKeys);
+      }
+      LoadTile(task, tile, arrays);
+      arrays.prefetch.Start(segment, tile);
+      ForEachChunk(head, segment, tile, [&](int64_t slot, const VisibleKeys& visible) {
+        const Chunk chunk = arrays.chunk(slot);
+        ComputeProbabilities(head, chunk, visible, log2_scale, arrays);
+        ComputeScoreGradients(head, chunk, visible, arrays);
+        AddQueryGradients(head, chunk, visible, arrays);
+        AddKeyGradients(head, tile, chunk, visible, arrays);
+      });
+      StoreQueryGradients(task, tile, scale, arrays);
     }
-    LoadTile(task, tile, arrays);
-    arrays.prefetch.Start(segment, tile);
-    ForEachChunk(head, segment, tile, [&](int64_t slot, const VisibleKeys& visible) {
-      const Chunk chunk = arrays.chunk(slot);
-      ComputeProbabilities(head, chunk, visible, log2_scale, arrays);
-      ComputeScoreGradients(head, chunk, visible, arrays);
-      AddQueryGradients(head, chunk, visible, arrays);
-      AddKeyGradients(head, tile, chunk, visible, arrays);
-    });
-    StoreQueryGradients(task, tile, scale, arrays);
-  }
-  for (int64_t c = Larger(first_chunk, next_chunk - segment.ring_chunks); c < next_chunk; ++c) {
-    FlushBandChunk(task, c, scale, arrays);
-  }
-  for (int64_t c = 0; c < NumPackedChunks(segment); ++c) {
-    FlushPackedChunk(task, c, scale, arrays);
+    FinishPart(task, part, Larger(first_chunk, next_chunk - segment.ring_chunks), next_chunk, scale,
+               arrays);
   }
   _mm_sfence();
 }
@@ -370,11 +240,15 @@ void ReduceKeyGradients(const AttentionReduceTask& task) {
   float* dk = task.workspace;
   float* dv = task.workspace + dim;
   for (int64_t key = task.key_begin; key < task.key_end; ++key) {
-    ZeroFill(dk, 2 * dim);
-    for (int s = 0; s < task.num_segments; ++s) {
-      if (!SegmentReaches(head, task.segments[s], key)) continue;
-      AddRow(task.partials[s].dk + key * dim, dim, dk);
-      AddRow(task.partials[s].dv + key * dim, dim, dv);
+    bool is_first = true;
+    Part part = {0, 0, 0};
+    for (int64_t p = 0; p < task.num_parts; ++p) {
+      part = {part.end, task.parts[p].end, task.parts[p].num_packed};
+      if (!part.Sees(head, key)) continue;
+      const auto take = is_first ? CopyRow : AddRow;
+      take(task.sums[p].dk + key * dim, dim, dk);
+      take(task.sums[p].dv + key * dim, dim, dv);
+      is_first = false;
     }
     StoreRow(head, dk, ScoreScale(head), GradientRow(head, task.dqkv, key, 1));
     StoreRow(head, dv, 1.0f, GradientRow(head, task.dqkv, key, 2));
