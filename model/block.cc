@@ -68,6 +68,7 @@ void AttentionCore(Context& ctx, const BlockContext& b, const BlockActivations& 
   CachedAttention(ctx, {.qkv = Prefix(a.qkv, {rows, heads, 3, head_dim}),
                         .begin = b.cache->begin,
                         .index = b.index,
+                        .far_keys = b.cache->far_keys,
                         .window = b.window,
                         .keys = b.cache->keys,
                         .values = b.cache->values,

@@ -15,6 +15,7 @@
 #include "base/arena.h"
 #include "base/attention_index.h"
 #include "base/integer.h"
+#include "kernels/cached_attention.h"
 #include "kernels/context.h"
 #include "kernels/gelu.h"
 #include "kernels/weight.h"
@@ -93,6 +94,7 @@ TensorView Prefix(TensorView memory, const Shape& shape);
 struct KeyValueCache {
   TensorView keys, values;  // [length, H, D] compute dtype
   int64_t begin;
+  kernels::FarKeys far_keys = {};  // of the layer's index, on a device
 };
 
 // What all calls of one layer have in common.

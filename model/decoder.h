@@ -2,7 +2,7 @@
 // model's visibility rule applies to the cache as in training, so logits are those of a full
 // forward pass (up to rounding).
 //
-//   Decoder decoder(model, mesh, /*max_length=*/512, num_threads);
+//   Decoder decoder(ctx, model, mesh, /*max_length=*/512);
 //   std::span<const float> logits = decoder.Append(prompt);
 //   logits = decoder.Append({&next, 1});
 //
@@ -10,6 +10,10 @@
 // also when training shares them (sequence parallelism).
 // Reads the model's weights only: a model in training may generate between steps. Collective over
 // mesh.tensor(), where every rank gets the whole logits.
+//
+// On a device, the cache and everything else are in its memory. A token costs the copies of its id
+// and of what it adds to the packed keys, and one wait for its logits. Full attention runs on
+// Sepia's kernels, whatever serves it in training.
 #pragma once
 
 #include <cstdint>
@@ -27,8 +31,9 @@ namespace sepia::model {
 
 class Decoder {
  public:
-  // Throws UserError when max_length is past the model's max_positions.
-  Decoder(GptNeox& model, dist::Mesh& mesh, int64_t max_length, int num_threads);
+  // Runs on ctx.device, the model's, with scratch of its own. Throws UserError when max_length is
+  // past the model's max_positions, or ctx.allow_fallback forbids the only kernel.
+  Decoder(const kernels::Context& ctx, GptNeox& model, dist::Mesh& mesh, int64_t max_length);
 
   // Tokens so far.
   int64_t length() const { return length_; }
@@ -39,7 +44,10 @@ class Decoder {
   std::span<const float> Append(std::span<const int32_t> tokens);
 
  private:
+  bool on_host() const { return ctx_.device == Device::kCpu; }
   void Allocate(Arena& arena);
+  void AppendToIndexes(std::span<const int32_t> chunk);
+  ConstTensorView TokensOnDevice(std::span<const int32_t> chunk) const;
   void RunChunk(std::span<const int32_t> chunk);
 
   GptNeox& model_;
@@ -53,11 +61,15 @@ class Decoder {
 
   TensorView cos_, sin_;                   // [max_length, rotary_dim / 2]
   std::vector<TensorView> keys_, values_;  // a layer: [max_length, H, D]
-  TensorView residual_;                    // [chunk, C]
+  // Of each index, and the chunk's ids; on a device only.
+  std::vector<TensorView> far_positions_, far_count_;  // [max_length]
+  TensorView tokens_;                                  // [chunk]
+  TensorView residual_;                                // [chunk, C]
   BlockActivations activations_;
   BlockTemporaries temporaries_;
   TensorView final_ln_, mean_, rstd_;  // of the last token: [1, C], [1], [1]
   TensorView logits_;                  // [1, V]
+  std::vector<float> host_logits_;     // their copy from a device
 };
 
 }  // namespace sepia::model

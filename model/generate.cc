@@ -64,13 +64,13 @@ int32_t SampleToken(std::span<const float> logits, const SamplingOptions& option
   return ids[static_cast<size_t>(drawn - cumulative.begin())];
 }
 
-std::vector<int32_t> Generate(GptNeox& model, dist::Mesh& mesh, std::span<const int32_t> prompt,
-                              const GenerateOptions& options) {
+std::vector<int32_t> Generate(const kernels::Context& ctx, GptNeox& model, dist::Mesh& mesh,
+                              std::span<const int32_t> prompt, const GenerateOptions& options) {
   CHECK(!prompt.empty(), "generation starts from at least one token");
   std::vector<int32_t> tokens;
   if (options.max_tokens <= 0) return tokens;
   const auto prompt_length = static_cast<int64_t>(prompt.size());
-  Decoder decoder(model, mesh, prompt_length + options.max_tokens, options.num_threads);
+  Decoder decoder(ctx, model, mesh, prompt_length + options.max_tokens);
   std::span<const float> logits = decoder.Append(prompt);
   while (true) {
     const int32_t token = SampleToken(logits, options.sampling, tokens.size());

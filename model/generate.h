@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "dist/mesh.h"
+#include "kernels/context.h"
 #include "model/gpt_neox.h"
 
 namespace sepia::model {
@@ -28,14 +29,14 @@ struct GenerateOptions {
   int64_t max_tokens = 64;
   int32_t stop_token = -1;  // ends the text and is not part of it; -1: none
   SamplingOptions sampling;
-  int num_threads = 1;
   // Called with each token as it is drawn.
   std::function<void(int32_t token)> on_token = nullptr;
 };
 
-// The tokens that follow `prompt` (at least one token, all in [0, V)). Throws UserError when prompt
-// and max_tokens together exceed the model's positions.
-std::vector<int32_t> Generate(GptNeox& model, dist::Mesh& mesh, std::span<const int32_t> prompt,
-                              const GenerateOptions& options);
+// The tokens that follow `prompt` (at least one token, all in [0, V)), computed on ctx.device, the
+// model's, and drawn on the host. Throws UserError when prompt and max_tokens together exceed the
+// model's positions.
+std::vector<int32_t> Generate(const kernels::Context& ctx, GptNeox& model, dist::Mesh& mesh,
+                              std::span<const int32_t> prompt, const GenerateOptions& options);
 
 }  // namespace sepia::model

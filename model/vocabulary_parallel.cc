@@ -44,6 +44,13 @@ void WholeLogits(kernels::Context& ctx, dist::Mesh& mesh, ConstTensorView x,
   const int64_t rows = x.dim(0);
   const int64_t width = weight.canonical.dim(0);
   const OwnedTensor own(DType::kFloat32, {rows, width}, ctx.device);
+  if (rows == 1) {  // the parts lie in order as they arrive
+    const TensorView parts_of_row(logits.raw(), DType::kFloat32, {parts, rows, width},
+                                  logits.device());
+    kernels::LmHeadLogits(ctx, {.x = x, .weight = weight, .logits = own});
+    mesh.tensor().AllGather(ctx, own, parts_of_row, "head.logits").Wait();
+    return;
+  }
   const OwnedTensor all(DType::kFloat32, {parts, rows, width}, ctx.device);
   kernels::LmHeadLogits(ctx, {.x = x, .weight = weight, .logits = own});
   mesh.tensor().AllGather(ctx, own, all, "head.logits").Wait();

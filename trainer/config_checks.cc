@@ -325,11 +325,6 @@ void CheckSamples(ConfigDraft* draft) {
   if (draft->proto->data().tokenizer().empty() && !draft->unreadable) {
     draft->Fault("samples.every_steps", "samples need a tokenizer; set data.tokenizer");
   }
-  if (draft->proto->device() == config::CUDA) {
-    draft->Fault("samples.every_steps",
-                 "device: CUDA cannot generate yet; set samples.every_steps to 0 and run sepia "
-                 "generate with device: CPU on the checkpoints");
-  }
 }
 
 void CheckKernels(ConfigDraft* draft) {

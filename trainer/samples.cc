@@ -29,15 +29,11 @@ data::Tokenizer LoadTokenizer(const TrainSettings& settings) {
 
 }  // namespace
 
-SampleWriter::SampleWriter(const TrainSettings& settings, const std::string& directory,
-                           int num_threads)
-    : settings_(settings),
-      directory_(directory),
-      num_threads_(num_threads),
-      tokenizer_(LoadTokenizer(settings)) {}
+SampleWriter::SampleWriter(const TrainSettings& settings, const std::string& directory)
+    : settings_(settings), directory_(directory), tokenizer_(LoadTokenizer(settings)) {}
 
-std::string SampleWriter::Continue(const std::string& prompt, model::GptNeox& model,
-                                   dist::Mesh& mesh) const {
+std::string SampleWriter::Continue(const std::string& prompt, const kernels::Context& ctx,
+                                   model::GptNeox& model, dist::Mesh& mesh) const {
   // An empty prompt begins a document: after the end of another one.
   std::vector<int32_t> ids = tokenizer_.Encode(prompt);
   if (ids.empty()) ids.push_back(settings_.data.eod_id);
@@ -53,17 +49,16 @@ std::string SampleWriter::Continue(const std::string& prompt, model::GptNeox& mo
                       .top_p = samples.top_p,
                       .seed = settings_.seed,
                       .vocab_size = tokenizer_.vocab_size()};
-  options.num_threads = num_threads_;
-  return tokenizer_.Decode(model::Generate(model, mesh, ids, options));
+  return tokenizer_.Decode(model::Generate(ctx, model, mesh, ids, options));
 }
 
-void SampleWriter::Write(int64_t step, model::GptNeox& model, dist::Mesh& mesh,
-                         Recorder& recorder) {
+void SampleWriter::Write(int64_t step, const kernels::Context& ctx, model::GptNeox& model,
+                         dist::Mesh& mesh, Recorder& recorder) {
   std::vector<std::string> prompts = settings_.samples.prompt;
   if (prompts.empty()) prompts.emplace_back();
   std::string file;
   for (size_t i = 0; i < prompts.size(); ++i) {
-    const std::string text = prompts[i] + Continue(prompts[i], model, mesh);
+    const std::string text = prompts[i] + Continue(prompts[i], ctx, model, mesh);
     recorder.RecordText(step, fmt::format("samples/{}", i), text);
     file += fmt::format("--- sample {} of step {}\n{}\n", i, step, text);
     if (i == 0) LogInfo("sample: {}", text);

@@ -16,17 +16,19 @@ namespace sepia::trainer {
 class SampleWriter {
  public:
   // `directory` exists. Throws UserError when settings.data.tokenizer is missing or unsuitable.
-  SampleWriter(const TrainSettings& settings, const std::string& directory, int num_threads);
+  SampleWriter(const TrainSettings& settings, const std::string& directory);
 
   bool Due(int64_t step) const { return step % settings_.samples.every_steps == 0; }
-  void Write(int64_t step, model::GptNeox& model, dist::Mesh& mesh, Recorder& recorder);
+  // On ctx.device, the model's.
+  void Write(int64_t step, const kernels::Context& ctx, model::GptNeox& model, dist::Mesh& mesh,
+             Recorder& recorder);
 
  private:
-  std::string Continue(const std::string& prompt, model::GptNeox& model, dist::Mesh& mesh) const;
+  std::string Continue(const std::string& prompt, const kernels::Context& ctx,
+                       model::GptNeox& model, dist::Mesh& mesh) const;
 
   const TrainSettings settings_;
   const std::string directory_;
-  const int num_threads_;
   const data::Tokenizer tokenizer_;
 };
 

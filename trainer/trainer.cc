@@ -228,7 +228,7 @@ void Trainer::WriteSamples() {
   Phase(state_.step, "samples");
   optimizer_.WaitForWeights(ctx_);
   if (mesh_.data().rank() != 0) return;
-  samples_->Write(state_.step, model_, mesh_, *recorder_);
+  samples_->Write(state_.step, ctx_, model_, mesh_, *recorder_);
 }
 
 void Trainer::RequireEqualReplicas() {

@@ -147,7 +147,7 @@ void Trainer::Start() {
     if (writes) WriteDescription();
     recorder_ = std::make_unique<Recorder>(settings_, directory_, state_.step, last_step_, writes);
     if (settings_.samples.every_steps > 0) {
-      samples_ = std::make_unique<SampleWriter>(settings_, directory_.samples(), ctx_.num_threads);
+      samples_ = std::make_unique<SampleWriter>(settings_, directory_.samples());
     }
     loader_ = std::make_unique<data::BatchLoader>(
         LoaderOptions(settings_, mesh_, datasets_.train, state_.consumed_samples));

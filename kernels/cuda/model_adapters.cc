@@ -1,9 +1,11 @@
 // Matrix products, embedding, rotary embedding, attention and the LM head: from tensors to device
 // pointers.
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <mutex>
 
+#include "kernels/cuda/cached_attention.h"
 #include "kernels/cuda/dense_ops.h"
 #include "kernels/cuda/model_ops.h"
 #include "kernels/cuda/ops.h"
@@ -13,6 +15,8 @@
 
 namespace sepia::kernels::cuda {
 namespace {
+
+constexpr double kLog2E = 1.4426950408889634;
 
 bool Adds(GradMode mode) { return mode == GradMode::kAccumulate; }
 
@@ -223,6 +227,69 @@ void SepAttentionBackward(Context& ctx, const SepAttentionBackwardArgs& args) {
                         .dqkv = Data(args.dqkv)},
                        scratch.Take("attention", attention.ScratchBytes()));
   });
+}
+
+namespace {
+
+// The most keys that a new token sees.
+int64_t MostKeys(const CachedAttentionArgs& args, int64_t length) {
+  const int64_t band = std::min(args.window, length);
+  const int64_t before = length - 1 - args.window;
+  if (args.index == nullptr || before < 0) return band;
+  return band + args.index->count(0)[static_cast<size_t>(before)];
+}
+
+// A whole prompt is its own cache: the kernels of training serve it.
+void PromptAttention(Context& ctx, const CachedAttentionArgs& args) {
+  const int64_t length = args.qkv.dim(0), heads = args.qkv.dim(1), head_dim = args.qkv.dim(3);
+  const TensorView like(nullptr, args.out.dtype(), {1, length, heads, head_dim}, args.out.device());
+  const SepAttention attention({.dtype = args.qkv.dtype(),
+                                .batch_size = 1,
+                                .seq_length = length,
+                                .num_heads = heads,
+                                .head_dim = head_dim,
+                                .window = args.window},
+                               OnDevice(args.index, like), ctx.allow_fallback);
+  DeviceScratch scratch(ctx);
+  auto* lse = scratch.Take<float>("lse", static_cast<size_t>(heads * length) * sizeof(float));
+  attention.Forward(MainStream(), {.qkv = Data(args.qkv), .out = Data(args.out), .lse = lse},
+                    scratch.Take("attention", attention.ForwardScratchBytes()));
+}
+
+}  // namespace
+
+void CachedAttention(Context& ctx, const CachedAttentionArgs& args) {
+  const int64_t num_new = args.qkv.dim(0), heads = args.qkv.dim(1), head_dim = args.qkv.dim(3);
+  CHECK_LE(head_dim, kMaxHeadDim);
+  const int64_t splits = CacheSplits(num_new * heads, MostKeys(args, args.begin + num_new));
+  const bool has_far_keys = args.index != nullptr && args.index->max_packed() > 0;
+  CachedAttentionParams params = {
+      .dtype = args.qkv.dtype(),
+      .num_new = static_cast<int32_t>(num_new),
+      .num_heads = static_cast<int32_t>(heads),
+      .head_dim = static_cast<int32_t>(head_dim),
+      .begin = static_cast<int32_t>(args.begin),
+      .window = args.window,
+      .qkv = Data(args.qkv),
+      .keys = Data(args.keys),
+      .values = Data(args.values),
+      .positions = has_far_keys ? Data<int32_t>(args.far_keys.positions) : nullptr,
+      .count = has_far_keys ? Data<int32_t>(args.far_keys.count) : nullptr,
+      .out = Data(args.out),
+      .num_splits = static_cast<int32_t>(splits),
+      .scale = static_cast<float>(kLog2E / std::sqrt(static_cast<double>(head_dim))),
+      .split_sums = nullptr,
+      .split_stats = nullptr};
+  AppendToCache(MainStream(), params);
+  if (args.begin == 0 && num_new > 1) return PromptAttention(ctx, args);
+  DeviceScratch scratch(ctx);
+  if (splits > 1) {
+    const auto parts = static_cast<size_t>(num_new * heads * splits);
+    params.split_sums =
+        scratch.Take<float>("split sums", parts * static_cast<size_t>(head_dim) * sizeof(float));
+    params.split_stats = scratch.Take<float>("split stats", parts * 2 * sizeof(float));
+  }
+  CachedAttention(MainStream(), params);
 }
 
 int64_t DnnScratchBytes(const SepAttentionShape& shape) {

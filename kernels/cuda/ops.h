@@ -3,6 +3,7 @@
 // in.
 #pragma once
 
+#include "kernels/cached_attention.h"
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
 #include "kernels/gelu.h"
@@ -20,6 +21,7 @@ class Stream;
 // The stream that all ops are enqueued on.
 Stream& MainStream();
 
+void CachedAttention(Context& ctx, const CachedAttentionArgs& args);
 void AddBiasResidualForward(Context& ctx, const AddBiasResidualArgs& args);
 void AddBiasResidualBackward(Context& ctx, const AddBiasResidualBackwardArgs& args);
 void Add(Context& ctx, const AddArgs& args);

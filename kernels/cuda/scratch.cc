@@ -26,6 +26,17 @@ class Cutter {
   int64_t used_ = 0;
 };
 
+SepAttentionParams EveryTokenFar(int64_t batch_size, int64_t seq_length, int64_t num_heads,
+                                 int64_t head_dim) {
+  SepAttentionParams params = {};
+  params.batch_size = static_cast<int32_t>(batch_size);
+  params.seq_length = static_cast<int32_t>(seq_length);
+  params.num_heads = static_cast<int32_t>(num_heads);
+  params.head_dim = static_cast<int32_t>(head_dim);
+  params.max_packed = params.seq_length;
+  return params;
+}
+
 }  // namespace
 
 int64_t EmbeddingScratchBytes(int64_t num_tokens) {
@@ -62,15 +73,25 @@ int64_t CutSepAttentionScratch(SepAttentionParams& p, void* scratch) {
 }
 
 int64_t SepAttentionScratchBytes(const SepAttentionShape& shape) {
-  SepAttentionParams params = {};
-  params.batch_size = static_cast<int32_t>(shape.batch_size);
-  params.seq_length = static_cast<int32_t>(shape.seq_length);
-  params.num_heads = static_cast<int32_t>(shape.num_heads);
-  params.head_dim = static_cast<int32_t>(shape.head_dim);
-  params.max_packed = params.seq_length;
+  SepAttentionParams params =
+      EveryTokenFar(shape.batch_size, shape.seq_length, shape.num_heads, shape.head_dim);
   params.num_segments =
       static_cast<int32_t>(NumSegments(shape.batch_size, shape.seq_length, shape.num_heads));
   return CutSepAttentionScratch(params, nullptr);
+}
+
+int64_t CacheSplits(int64_t num_rows, int64_t most_keys) {
+  return std::clamp<int64_t>(kCacheBlocks / num_rows, 1, CeilDiv(most_keys, kLeastKeysOfSplit));
+}
+
+int64_t CachedAttentionScratchBytes(const CachedAttentionShape& s) {
+  const auto floats = [](int64_t count) {
+    return InArena(static_cast<size_t>(count) * sizeof(float));
+  };
+  SepAttentionParams prompt = EveryTokenFar(/*batch_size=*/1, s.num_new, s.num_heads, s.head_dim);
+  // More than one split: no more parts than blocks are wanted.
+  return std::max(floats(s.num_heads * s.num_new) + CutSepAttentionScratch(prompt, nullptr),
+                  floats(kCacheBlocks * s.head_dim) + floats(kCacheBlocks * 2));
 }
 
 int64_t ExpectedDnnScratchBytes(const SepAttentionShape& shape) {

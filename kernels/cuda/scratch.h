@@ -7,6 +7,7 @@
 
 #include "base/arena.h"
 #include "base/integer.h"
+#include "kernels/cached_attention.h"
 #include "kernels/cuda/sep_attention_kernels.h"
 #include "kernels/sep_attention.h"
 
@@ -22,6 +23,14 @@ int64_t LmHeadScratchBytes(int64_t m, int64_t c, int64_t v, int num_parts);
 // Every token far-visible.
 int64_t SepAttentionScratchBytes(const SepAttentionShape& shape);
 
+// Blocks of cached attention that fill a GPU, if the keys give work for as many: four on each of an
+// A100's 108 multiprocessors. A split has at least kLeastKeysOfSplit keys.
+inline constexpr int64_t kCacheBlocks = 432, kLeastKeysOfSplit = 128;
+// Splits of the keys of `num_rows` queries (tokens * heads) that see at most `most_keys` each.
+int64_t CacheSplits(int64_t num_rows, int64_t most_keys);
+// Whichever the call takes: a prompt's, or of the splits.
+int64_t CachedAttentionScratchBytes(const CachedAttentionShape& shape);
+
 // What cuDNN's deterministic backward is known to take: 2 bytes a score, and a row's sum in fp32.
 // For plans where no device is open; otherwise its own plans say.
 int64_t ExpectedDnnScratchBytes(const SepAttentionShape& shape);
@@ -31,7 +40,7 @@ int64_t ExpectedDnnScratchBytes(const SepAttentionShape& shape);
 // segments would be shorter than 512 queries.
 int64_t NumSegments(int64_t batch_size, int64_t seq_length, int64_t num_heads);
 // Gives the parts of the scratch to `params`, whose sizes are set, and returns the bytes; with null
-// memory it only counts.
+// memory it only counts. No segments: what forward takes.
 int64_t CutSepAttentionScratch(SepAttentionParams& params, void* scratch);
 
 }  // namespace sepia::kernels::cuda

@@ -141,6 +141,12 @@ size_t SepAttention::ScratchBytes() const {
   return static_cast<size_t>(CutSepAttentionScratch(params, nullptr));
 }
 
+size_t SepAttention::ForwardScratchBytes() const {
+  SepAttentionParams params = params_;
+  params.num_segments = 0;
+  return static_cast<size_t>(CutSepAttentionScratch(params, nullptr));
+}
+
 SepAttentionParams SepAttention::Bind(const SepAttentionTensors& tensors, void* scratch) const {
   SepAttentionParams params = params_;
   CutSepAttentionScratch(params, scratch);

@@ -64,6 +64,7 @@ class SepAttention {
   std::string KernelName() const { return NameOfKernel(size_.dtype, size_.head_dim, true); }
   // 256-byte aligned scratch for either call; contents need not be kept between them.
   size_t ScratchBytes() const;
+  size_t ForwardScratchBytes() const;  // enough for Forward alone
 
   void Forward(Stream& stream, const SepAttentionTensors& tensors, void* scratch) const;
   void Backward(Stream& stream, const SepAttentionTensors& tensors, void* scratch) const;

@@ -21,6 +21,7 @@ void Synchronize() { Refuse(); }
 std::string DeviceName() { Refuse(); }
 Stream& MainStream() { Refuse(); }
 
+void CachedAttention(Context&, const CachedAttentionArgs&) { Refuse(); }
 void AddBiasResidualForward(Context&, const AddBiasResidualArgs&) { Refuse(); }
 void AddBiasResidualBackward(Context&, const AddBiasResidualBackwardArgs&) { Refuse(); }
 void Add(Context&, const AddArgs&) { Refuse(); }

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/file.h"
 #include "checkpoint/safetensors.h"
 #include "tests/e2e/sepia_process.h"
 #include "tests/e2e/tiny_run.h"
@@ -110,11 +111,78 @@ TEST(DeviceCli, DoctorNamesTheDevice) {
   }
 }
 
-TEST(DeviceCli, GenerationNeedsTheHost) {
-  const ProcessResult result = RunSepia(
-      {"generate", "--model", GoldenPath("model"), "--prompt", "a", "--set", "device=CUDA"});
+TEST(DeviceCli, GeneratesTheTextOfTheHost) {
+  const auto generate = [](const std::string& device, const std::vector<std::string>& more) {
+    std::vector<std::string> arguments = {"generate",
+                                          "--model",
+                                          GoldenPath("model"),
+                                          "--tokenizer",
+                                          GoldenPath("tokenizer") + "/tokenizer.json",
+                                          "--prompt",
+                                          "one, two. three",
+                                          "--max-tokens",
+                                          "10",
+                                          "--ignore-eod",
+                                          "--json",
+                                          "--set",
+                                          "model.attention.kind=SEP",
+                                          "--set",
+                                          "model.attention.window=4",
+                                          "--set",
+                                          "model.attention.full_layers=[0]",
+                                          "--set",
+                                          "device=" + device};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const ProcessResult result = RunSepia(arguments);
+    EXPECT_EQ(result.code, 0) << result.output;
+    const size_t begin = result.output.find("{\"tokens\"");
+    if (begin == std::string::npos) return std::string();
+    return result.output.substr(begin, result.output.find("\"prompt_tokens\"") - begin);
+  };
+  for (const char* temperature : {"0", "0.9"}) {
+    const std::string expected = generate("CPU", {"--temperature", temperature});
+    EXPECT_THAT(expected, HasSubstr("tokens"));
+    EXPECT_EQ(generate("CUDA", {"--temperature", temperature}), expected);
+  }
+  const std::vector<std::string> bf16 = {"--set", "precision=BF16", "--set",
+                                         "kernels.allow_fallback=false"};
+  EXPECT_EQ(generate("CUDA", bf16), generate("CUDA", bf16));
+}
+
+TEST(DeviceCli, GenerationWithoutFallbacksRefusesFp32) {
+  const ProcessResult result =
+      RunSepia({"generate", "--model", GoldenPath("model"), "--tokenizer",
+                GoldenPath("tokenizer") + "/tokenizer.json", "--prompt", "a", "--set",
+                "device=CUDA", "--set", "kernels.allow_fallback=false"});
   EXPECT_EQ(result.code, 2);
-  EXPECT_THAT(result.output, HasSubstr("device=CPU"));
+  EXPECT_THAT(result.output, HasSubstr("kernels.allow_fallback is false"));
+}
+
+// Samples between steps leave no trace in the training.
+TEST(DeviceCli, SamplesWhileItTrains) {
+  const TinyRun run;
+  const auto train = [&](const std::string& name, const std::vector<std::string>& samples) {
+    std::vector<std::string> more = {"--steps", "2",
+                                     "--set",   "device=CUDA",
+                                     "--set",   "precision=BF16",
+                                     "--set",   "model.vocab_size=512"};
+    more.insert(more.end(), samples.begin(), samples.end());
+    const ProcessResult result = RunSepia(run.Train(name, more));
+    EXPECT_EQ(result.code, 0) << result.output;
+  };
+  const std::string tokenizer = GoldenPath("tokenizer") + "/tokenizer.json";
+  train("sampled",
+        {"--set", "data.tokenizer=" + tokenizer, "--set", "samples.every_steps=1", "--set",
+         "samples.prompt=[\"once, upon\", \"\"]", "--set", "samples.max_tokens=8"});
+  train("plain", {});
+  for (const char* step : {"1", "2"}) {
+    const std::string text =
+        ReadFile(run.RunDir("sampled") + "/samples/step_0000000" + step + ".txt");
+    EXPECT_THAT(text, HasSubstr("once, upon"));
+    EXPECT_THAT(text, HasSubstr("--- sample 1"));
+  }
+  EXPECT_THAT(CompareCheckpoints(run.Checkpoint("sampled", 2), run.Checkpoint("plain", 2)),
+              ::testing::IsEmpty());
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <map>
 
 #include "base/device_memory.h"
+#include "kernels/cached_attention.h"
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
 #include "kernels/gelu.h"
@@ -55,6 +56,26 @@ class OnTestDevice {
 }  // namespace sepia::kernels::testing
 
 namespace sepia::kernels {
+
+inline void CachedAttention(testing::TestContext& context, const CachedAttentionArgs& args) {
+  testing::OnTestDevice on;
+  const auto upload = [&](std::span<const int32_t> values) {
+    const Shape shape = {static_cast<int64_t>(values.size())};
+    return values.empty() ? ConstTensorView(on(ConstTensorView(nullptr, DType::kInt32, shape)))
+                          : on(ConstTensorView::Of(values, shape));
+  };
+  CachedAttentionArgs device = {.qkv = on(args.qkv),
+                                .begin = args.begin,
+                                .index = args.index,
+                                .window = args.window,
+                                .keys = on(args.keys),
+                                .values = on(args.values),
+                                .out = on(args.out)};
+  if (args.index != nullptr) {
+    device.far_keys = {upload(args.index->positions(0)), upload(args.index->count(0))};
+  }
+  CachedAttention(static_cast<Context&>(context), device);
+}
 
 inline void AddBiasResidualForward(testing::TestContext& context, const AddBiasResidualArgs& args) {
   testing::OnTestDevice on;

@@ -205,9 +205,9 @@ TEST(Layouts, GenerateTheSameTokens) {
       const auto rank = static_cast<size_t>(world->rank());
       ModelUnderTest model(config, {.seq_length = 1, .gradients = false}, std::move(world), tensor);
       model.SetWeights(weights);
-      texts[rank] = model::Generate(
-          model.model(), model.mesh(), prompt,
-          {.max_tokens = 20, .sampling = {.temperature = 0.8, .seed = 3}, .num_threads = 1});
+      texts[rank] =
+          model::Generate(model.ctx(), model.model(), model.mesh(), prompt,
+                          {.max_tokens = 20, .sampling = {.temperature = 0.8, .seed = 3}});
     });
     for (const auto& text : texts) EXPECT_EQ(text, texts.front());
     return texts.front();

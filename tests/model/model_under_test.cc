@@ -6,6 +6,7 @@
 
 #include "base/device_memory.h"
 #include "base/philox.h"
+#include "dist/device_world.h"
 #include "kernels/device.h"
 #include "model/make_batch.h"
 #include "model/model_config.pb.h"
@@ -85,8 +86,8 @@ void ForEachLocalElement(const model::ParamSpec& spec, dist::Mesh& mesh, const F
 }
 
 model::ModelOptions OnTestDevice(model::ModelOptions options) {
-  kernels::OpenDevice(kTestDevice);
-  options.device = kTestDevice;
+  if (options.device == Device::kCpu) options.device = kTestDevice;
+  kernels::OpenDevice(options.device);
   return options;
 }
 
@@ -97,10 +98,10 @@ ModelUnderTest::ModelUnderTest(const model::ModelConfig& config, const model::Mo
 
 ModelUnderTest::ModelUnderTest(const model::ModelConfig& config, const model::ModelOptions& options,
                                std::unique_ptr<dist::Communicator> world, int tensor)
-    : mesh_(std::move(world), tensor),
+    : mesh_(dist::OpenDeviceWorld(std::move(world), OnTestDevice(options).device), tensor),
       model_(std::make_unique<model::GptNeox>(config, OnTestDevice(options), mesh_)),
       // Tensor-core kernels serve every case of 16 bits: nothing may fall back unseen.
-      ctx_{.device = kTestDevice,
+      ctx_{.device = model_->options().device,
            .num_threads = options.num_threads,
            .scratch = &model_->scratch(),
            .allow_fallback = options.compute_dtype == DType::kFloat32} {}
@@ -120,7 +121,7 @@ void ModelUnderTest::SetWeights(const NamedValues& weights) {
 std::vector<float> ModelUnderTest::Logits(const Batch& batch) {
   const Shape shape{batch.batch_size, batch.seq_length, model_->config().vocab_size};
   std::vector<float> logits(static_cast<size_t>(shape.num_elements()));
-  const OwnedTensor computed(DType::kFloat32, shape, kTestDevice);
+  const OwnedTensor computed(DType::kFloat32, shape, ctx_.device);
   model_->Logits(ctx_, batch, computed);
   CopyTensor(computed, TensorView::Of(std::span(logits), shape));
   return logits;
@@ -142,9 +143,9 @@ ModelResults ModelUnderTest::Run(const Batch& batch, float loss_scale) {
 }
 
 double ModelUnderTest::Backward(const Batch& batch, float grad_scale, GradMode mode) {
-  const OwnedTensor scale(DType::kFloat32, {1}, kTestDevice);
+  const OwnedTensor scale(DType::kFloat32, {1}, ctx_.device);
   WriteScalar(scale, grad_scale);
-  const OwnedTensor loss(DType::kFloat64, {1}, kTestDevice);
+  const OwnedTensor loss(DType::kFloat64, {1}, ctx_.device);
   model_->Backward(ctx_, batch,
                    {.grad_scale = scale,
                     .loss_sum = loss,

@@ -41,7 +41,8 @@ Batch CutRows(const model::ModelConfig& config, const Batch& batch, int64_t begi
 
 class ModelUnderTest {
  public:
-  // num_threads of `options` is used throughout.
+  // On the program's test device, or the one of `options` if that is not the host. num_threads of
+  // `options` is used throughout.
   ModelUnderTest(const model::ModelConfig& config, const model::ModelOptions& options);
   // One rank of several; `tensor` of them share a copy of the model.
   ModelUnderTest(const model::ModelConfig& config, const model::ModelOptions& options,

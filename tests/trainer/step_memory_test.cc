@@ -159,7 +159,7 @@ TEST(StepMemoryTest, AGeneratedTokenAsksForTheSameAtAnyLength) {
   const model::ModelConfig config = ConfigFromText(kModel);
   dist::Mesh mesh(dist::MakeSelfCommunicator(), /*tensor=*/1);
   model::GptNeox model(config, {.seq_length = 1, .gradients = false}, mesh);
-  model::Decoder decoder(model, mesh, config.max_positions, /*num_threads=*/1);
+  model::Decoder decoder({}, model, mesh, config.max_positions);
   const std::vector<int32_t> prompt(20, 3);
   decoder.Append(prompt);
   decoder.Append(std::span(prompt).first(1));  // prepares the products of one row, once

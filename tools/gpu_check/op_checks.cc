@@ -4,6 +4,7 @@
 
 #include "base/attention_index.h"
 #include "base/device_memory.h"
+#include "kernels/cached_attention.h"
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
 #include "kernels/gelu.h"
@@ -205,15 +206,18 @@ void Optimizer(Side& side, const Shapes& s) {
 }
 
 // One token in six a separator.
-void Attention(Side& side, const Shapes& s, AttentionKind kind, int64_t head_dim) {
-  std::vector<int32_t> tokens(static_cast<size_t>(s.m));
+AttentionIndex Index(int64_t batch_size, int64_t seq_length, AttentionKind kind) {
+  std::vector<int32_t> tokens(static_cast<size_t>(batch_size * seq_length));
   for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = i * 2654435761u % 6 == 0 ? 1 : 0;
-  const AttentionIndex index(
-      tokens, s.b, s.t,
-      {.kind = kind,
-       .num_initial = kind == AttentionKind::kFull ? 0 : 3,
-       .separator_ids =
-           kind == AttentionKind::kSep ? std::vector<int32_t>{1} : std::vector<int32_t>()});
+  return AttentionIndex(tokens, batch_size, seq_length,
+                        {.kind = kind,
+                         .num_initial = kind == AttentionKind::kFull ? 0 : 3,
+                         .separator_ids = kind == AttentionKind::kSep ? std::vector<int32_t>{1}
+                                                                      : std::vector<int32_t>()});
+}
+
+void Attention(Side& side, const Shapes& s, AttentionKind kind, int64_t head_dim) {
+  const AttentionIndex index = Index(s.b, s.t, kind);
   const int64_t window = kind == AttentionKind::kFull ? s.t : 64;
   const TensorView qkv = side.Random(s.dtype, {s.b, s.t, s.h, 3, head_dim}),
                    dout = side.Random(s.dtype, {s.b, s.t, s.h, head_dim}),
@@ -227,6 +231,42 @@ void Attention(Side& side, const Shapes& s, AttentionKind kind, int64_t head_dim
   side.Compare("lse", lse, Terms(head_dim + s.t));
   side.Compare("out", out, Terms(head_dim + s.t), 3);
   side.Compare("dqkv", dqkv, Terms(head_dim + s.t), 4);
+}
+
+// A step of generation: `num_new` tokens behind T - num_new others.
+void GenerationStep(Side& side, const Shapes& s, AttentionKind kind, int64_t head_dim,
+                    int64_t num_new) {
+  const AttentionIndex index = Index(1, s.t, kind);
+  const auto keep = [&](std::span<const int32_t> values) {
+    const TensorView kept = side.Zeros(DType::kInt32, {s.t});
+    WriteFromHost(kept, [&](const TensorView& host) {
+      std::copy(values.begin(), values.end(), host.data<int32_t>());
+    });
+    return kept;
+  };
+  const TensorView positions = keep(index.positions(0)), count = keep(index.count(0)),
+                   qkv = side.Random(s.dtype, {num_new, s.h, 3, head_dim}),
+                   keys = side.Random(s.dtype, {s.t, s.h, head_dim}),
+                   values = side.Random(s.dtype, {s.t, s.h, head_dim}),
+                   out = side.Zeros(s.dtype, {num_new, s.h, head_dim});
+  side.Reserve(CachedAttentionScratchBytes({.num_new = num_new,
+                                            .length = s.t,
+                                            .num_heads = s.h,
+                                            .head_dim = head_dim,
+                                            .dtype = s.dtype,
+                                            .num_threads = side.ctx().num_threads,
+                                            .device = side.device()}));
+  CachedAttention(side.ctx(), {.qkv = qkv,
+                               .begin = s.t - num_new,
+                               .index = &index,
+                               .far_keys = {positions, count},
+                               .window = kind == AttentionKind::kFull ? s.t : 64,
+                               .keys = keys,
+                               .values = values,
+                               .out = out});
+  side.Compare("keys", keys, 0);
+  side.Compare("values", values, 0);
+  side.Compare("out", out, Terms(head_dim + s.t));
 }
 
 constexpr DType kDTypes[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16};
@@ -258,6 +298,15 @@ std::vector<Finding> CheckOps(const CheckSizes& sizes) {
           [&](Side& side) { Attention(side, s, AttentionKind::kStreaming, 64); });
     check("dense attention D=64",
           [&](Side& side) { Attention(side, s, AttentionKind::kFull, 64); });
+    for (const int64_t head_dim : {32, 64, 80, 128, 256}) {
+      check(fmt::format("cached Sep-Attention D={}", head_dim), [&](Side& side) {
+        GenerationStep(side, s, AttentionKind::kSep, head_dim, /*num_new=*/1);
+      });
+    }
+    for (const int64_t num_new : {1, 5}) {
+      check(fmt::format("cached dense attention of {}", num_new),
+            [&](Side& side) { GenerationStep(side, s, AttentionKind::kFull, 64, num_new); });
+    }
   }
   return findings;
 }
@@ -272,7 +321,10 @@ std::vector<Finding> CheckDeterminism(const CheckSizes& sizes) {
           SameBitsOnDevice("Sep-Attention D=64",
                            [&](Side& side) { Attention(side, s, AttentionKind::kSep, 64); }),
           SameBitsOnDevice("Sep-Attention D=128",
-                           [&](Side& side) { Attention(side, s, AttentionKind::kSep, 128); })};
+                           [&](Side& side) { Attention(side, s, AttentionKind::kSep, 128); }),
+          SameBitsOnDevice("cached dense attention", [&](Side& side) {
+            GenerationStep(side, s, AttentionKind::kFull, 64, /*num_new=*/1);
+          })};
 }
 
 }  // namespace sepia::tools::gpu_check

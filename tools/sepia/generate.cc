@@ -61,15 +61,10 @@ data::Tokenizer LoadTokenizer(const GenerateCommandOptions& options, const Opene
 void RunGenerate(const GenerateCommandOptions& options) {
   std::unique_ptr<dist::Communicator> world = JoinWorld();
   const OpenedModel opened = OpenedModel::OpenOn(*world, options.source);
-  dist::Agree(*world, [&] {
-    if (opened.settings().device == Device::kCpu) return;
-    throw UserError("generation runs on the host so far; use --set device=CPU");
-  });
   const auto tokenizer = dist::Agreed(*world, [&] { return LoadTokenizer(options, opened); });
   const auto prompt = dist::Agreed(*world, [&] { return PromptTokens(options.prompt, tokenizer); });
   model::GenerateOptions generate;
   generate.max_tokens = options.max_tokens;
-  generate.num_threads = opened.num_threads();
   generate.sampling = {.temperature = options.temperature,
                        .top_k = options.top_k,
                        .top_p = options.top_p,
@@ -80,7 +75,7 @@ void RunGenerate(const GenerateCommandOptions& options) {
   LoadedModel loaded(opened, {.batch_size = 1, .seq_length = 1}, std::move(world));
   const Timer timer;
   const std::vector<int32_t> tokens =
-      model::Generate(loaded.model(), loaded.mesh(), prompt, generate);
+      model::Generate(loaded.ctx(), loaded.model(), loaded.mesh(), prompt, generate);
   const double seconds = timer.Seconds();
   if (loaded.mesh().world().rank() != 0) return;  // all ranks have drawn the same tokens
   const std::string text = tokenizer.Decode(tokens);
