@@ -38,6 +38,7 @@ struct Case {
   DType dtype = DType::kFloat32;
   int num_threads = 2;
   double query_scale = 1;
+  std::vector<int32_t> separators = {2};  // of tokens 0 .. 5
 
   int64_t length() const { return std::accumulate(pieces.begin(), pieces.end(), int64_t{0}); }
   std::string Describe() const {
@@ -69,17 +70,16 @@ Answer Attend(const Case& c) {
   const OwnedTensor qkv =
       RandomTensor(c.dtype, {length, c.num_heads, 3, c.head_dim}, 2, c.query_scale);
   Answer answer;
-  answer.problem = {
-      .batch_size = 1,
-      .seq_length = length,
-      .num_heads = c.num_heads,
-      .head_dim = c.head_dim,
-      .spec = {c.kind, c.kind == AttentionKind::kFull ? 0 : c.num_initial,
-               c.kind == AttentionKind::kFixedStride ? 5 : 0,
-               c.kind == AttentionKind::kSep ? std::vector<int32_t>{2} : std::vector<int32_t>{}},
-      .window = c.window,
-      .tokens = {tokens.data<int32_t>(), tokens.data<int32_t>() + length},
-      .qkv = testing::Values(qkv)};
+  answer.problem = {.batch_size = 1,
+                    .seq_length = length,
+                    .num_heads = c.num_heads,
+                    .head_dim = c.head_dim,
+                    .spec = {c.kind, c.kind == AttentionKind::kFull ? 0 : c.num_initial,
+                             c.kind == AttentionKind::kFixedStride ? 5 : 0,
+                             c.kind == AttentionKind::kSep ? c.separators : std::vector<int32_t>{}},
+                    .window = c.window,
+                    .tokens = {tokens.data<int32_t>(), tokens.data<int32_t>() + length},
+                    .qkv = testing::Values(qkv)};
   answer.out = OwnedTensor(c.dtype, shape);
   // One row more than needed, and nothing in it yet: reading it, or rows not written, shows.
   const OwnedTensor keys(c.dtype, {length + 1, c.num_heads, c.head_dim});
@@ -101,6 +101,14 @@ Answer Attend(const Case& c) {
                                     answer.problem.tokens.begin() + begin + count);
     const AttentionIndex index(seen, 1, begin + count, answer.problem.spec);
     const bool full = c.kind == AttentionKind::kFull;
+    // What no token sees any more may be anything.
+    for (int64_t j = 0; !full && j <= begin - c.window; ++j) {
+      if (index.inverse(0)[static_cast<size_t>(j)] >= 0) continue;
+      for (const OwnedTensor* cache : {&keys, &values}) {
+        const TensorView row = Rows(*cache, j, 1);
+        std::memset(row.raw(), 0xff, static_cast<size_t>(row.num_bytes()));
+      }
+    }
     CachedAttention(ctx, {.qkv = Rows(qkv, begin, count),
                           .begin = begin,
                           .index = full ? nullptr : &index,
@@ -168,6 +176,17 @@ TEST(CachedAttentionTest, WindowsAndInitialPositions) {
     for (const int32_t num_initial : {0, 1, 5, 40}) {
       ExpectMatchesOracle(
           {.window = window, .num_initial = num_initial, .pieces = OneByOne(7, 30)});
+    }
+  }
+}
+
+TEST(CachedAttentionTest, NoAndOnlySeparators) {
+  for (const auto& separators : std::vector<std::vector<int32_t>>{{}, {0, 1, 2, 3, 4, 5}}) {
+    for (const int32_t num_initial : {0, 3}) {
+      ExpectMatchesOracle({.num_initial = num_initial,
+                           .pieces = OneByOne(1, 25),
+                           .dtype = DType::kBFloat16,
+                           .separators = separators});
     }
   }
 }
