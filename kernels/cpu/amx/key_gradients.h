@@ -29,27 +29,26 @@ struct Part {
   }
 };
 
-// Copies 16 floats every kTileFloats to consecutive ones.
-inline void StoreUnrounded(const float* row, int64_t steps, float* to) {
-  for (int64_t d = 0; d < 2 * steps; ++d) {
-    _mm512_storeu_ps(to + 16 * d, _mm512_load_ps(row + d * kTileFloats));
-  }
-}
-
-inline void AddGradientRow(const float* from, int64_t steps, float* to) {
+// Moves a row of 16 floats every kTileFloats to such a row, adding; sums of the next part begin
+// from zero.
+inline void MoveGradientRow(float* from, int64_t steps, float* to) {
   for (int64_t at = 0; at < 2 * steps * kTileFloats; at += kTileFloats) {
     _mm512_store_ps(to + at, _mm512_add_ps(_mm512_load_ps(to + at), _mm512_load_ps(from + at)));
+    _mm512_store_ps(from + at, _mm512_setzero_ps());
   }
 }
-// Consecutive floats += such a row, and the reverse.
-inline void AddToSum(const float* row, int64_t steps, float* sum) {
-  for (int64_t d = 0; d < 2 * steps; ++d, row += kTileFloats, sum += 16) {
-    _mm512_storeu_ps(sum, _mm512_add_ps(_mm512_loadu_ps(sum), _mm512_load_ps(row)));
+// The same to consecutive floats, which are added to or overwritten.
+inline void MoveToSum(bool add, float* from, int64_t steps, float* sum) {
+  for (int64_t d = 0; d < 2 * steps; ++d, from += kTileFloats, sum += 16) {
+    const __m512 x = _mm512_load_ps(from);
+    _mm512_storeu_ps(sum, add ? _mm512_add_ps(_mm512_loadu_ps(sum), x) : x);
+    _mm512_store_ps(from, _mm512_setzero_ps());
   }
 }
-inline void AddSum(const float* sum, int64_t steps, float* row) {
-  for (int64_t d = 0; d < 2 * steps; ++d, row += kTileFloats, sum += 16) {
-    _mm512_store_ps(row, _mm512_add_ps(_mm512_load_ps(row), _mm512_loadu_ps(sum)));
+// Adds consecutive floats to a row.
+inline void AddSum(const float* sum, int64_t steps, float* to) {
+  for (int64_t d = 0; d < 2 * steps; ++d, to += kTileFloats, sum += 16) {
+    _mm512_store_ps(to, _mm512_add_ps(_mm512_load_ps(to), _mm512_loadu_ps(sum)));
   }
 }
 
@@ -72,9 +71,8 @@ inline void StoreKeyGradient(const BackwardTask& task, const Part& part, int64_t
     StoreRounded(dv, 1.0f, head.head_dim, GradientRow(head, task.dqkv, key, 2));
     return;
   }
-  const auto put = is_first ? StoreUnrounded : AddToSum;
-  put(dk, steps, sum(task.sums.dk));
-  put(dv, steps, sum(task.sums.dv));
+  MoveToSum(!is_first, dk, steps, sum(task.sums.dk));
+  MoveToSum(!is_first, dv, steps, sum(task.sums.dv));
 }
 
 // Sends a band panel's gradients on: no later query of the part sees its keys in the band.
@@ -94,8 +92,8 @@ inline void FlushBandPanel(const BackwardTask& task, const Part& part, const Pan
     }
     const KeyPanel target(store[{true, packed}], steps);
     const int64_t target_at = GradientOffset(packed % kPanelKeys, steps);
-    AddGradientRow(panel.dk() + at, steps, target.dk() + target_at);
-    AddGradientRow(panel.dv() + at, steps, target.dv() + target_at);
+    MoveGradientRow(panel.dk() + at, steps, target.dk() + target_at);
+    MoveGradientRow(panel.dv() + at, steps, target.dv() + target_at);
   }
 }
 
@@ -110,22 +108,15 @@ inline void FlushPackedPanel(const BackwardTask& task, const Part& part, const P
   }
 }
 
-// At the end of a part: sends all gradients on, those of band panels [oldest_key, next_key), and
-// lets the next part begin from zero.
+// At the end of a part: sends all gradients on, those of band panels [oldest_key, next_key). What
+// the next part adds to is zero then.
 inline void FinishPart(const BackwardTask& task, const Part& part, const PanelStore& store,
                        int64_t oldest_key, int64_t next_key) {
-  const int64_t steps = Steps(task.head.head_dim);
-  const bool is_last = part.end == task.segment.end;
-  const auto restart = [&](const Panel& panel) {
-    if (!is_last) KeyPanel(store[panel], steps).ZeroGradients();
-  };
   for (int64_t key = oldest_key; key < next_key; key += kPanelKeys) {
     FlushBandPanel(task, part, store, key);
-    restart({false, key});
   }
   for (int64_t key = 0; key < part.num_packed; key += kPanelKeys) {
     FlushPackedPanel(task, part, store, key);
-    restart({true, key});
   }
 }
 

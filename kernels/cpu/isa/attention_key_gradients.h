@@ -10,7 +10,15 @@ inline void AddRow(const float* from, int64_t size, float* to) {
   for (int64_t d = 0; d < size; d += kLanes) Store(to + d, Load(to + d) + Load(from + d));
 }
 inline void CopyRow(const float* from, int64_t size, float* to) {
-  std::memcpy(to, from, static_cast<size_t>(size) * sizeof(float));
+  for (int64_t d = 0; d < size; d += kLanes) Store(to + d, Load(from + d));
+}
+// The same, and sums of the next part begin from zero.
+inline void MoveRow(bool add, float* from, int64_t size, float* to) {
+  for (int64_t d = 0; d < size; d += kLanes) {
+    const Vec x = Load(from + d);
+    Store(to + d, add ? Load(to + d) + x : x);
+    Store(from + d, Zero());
+  }
 }
 
 // The part that is being computed.
@@ -48,9 +56,8 @@ inline void StoreKeyGradients(const AttentionBackwardTask& task, const Part& par
     StoreRow(head, dv, 1.0f, GradientRow(head, task.dqkv, key, 2));
     return;
   }
-  const auto put = is_first ? CopyRow : AddRow;
-  put(dk, dim, sum(task.sums.dk));
-  put(dv, dim, sum(task.sums.dv));
+  MoveRow(!is_first, dk, dim, sum(task.sums.dk));
+  MoveRow(!is_first, dv, dim, sum(task.sums.dv));
 }
 
 // Sends a band chunk's gradients on: no later query of the part sees its keys in the band.
@@ -71,8 +78,8 @@ inline void FlushBandChunk(const AttentionBackwardTask& task, const Part& part, 
       continue;
     }
     const Chunk target = arrays.chunk(task.segment.ring_chunks + packed / kChunkKeys);
-    AddRow(dk, dim, target.key_gradients + packed % kChunkKeys * dim);
-    AddRow(dv, dim, target.value_gradients + packed % kChunkKeys * dim);
+    MoveRow(true, dk, dim, target.key_gradients + packed % kChunkKeys * dim);
+    MoveRow(true, dv, dim, target.value_gradients + packed % kChunkKeys * dim);
   }
 }
 
@@ -86,24 +93,13 @@ inline void FlushPackedChunk(const AttentionBackwardTask& task, const Part& part
   }
 }
 
-// At the end of a part: sends all gradients on, those of band chunks from `oldest` on, and lets the
-// next part begin from zero.
+// At the end of a part: sends all gradients on, those of band chunks [oldest, end_chunk). What the
+// next part adds to is zero then.
 inline void FinishPart(const AttentionBackwardTask& task, const Part& part, int64_t oldest,
                        int64_t end_chunk, float scale, const Arrays& arrays) {
-  const bool is_last = part.end == task.segment.end;
-  const auto restart = [&](const Chunk& chunk) {
-    if (is_last) return;
-    ZeroFill(chunk.key_gradients, arrays.chunk_floats);
-    ZeroFill(chunk.value_gradients, arrays.chunk_floats);
-  };
-  const int64_t ring_chunks = task.segment.ring_chunks;
-  for (int64_t c = oldest; c < end_chunk; ++c) {
-    FlushBandChunk(task, part, c, scale, arrays);
-    restart(arrays.chunk(c % ring_chunks));
-  }
+  for (int64_t c = oldest; c < end_chunk; ++c) FlushBandChunk(task, part, c, scale, arrays);
   for (int64_t c = 0; c * kChunkKeys < part.num_packed; ++c) {
     FlushPackedChunk(task, part, c, scale, arrays);
-    restart(arrays.chunk(ring_chunks + c));
   }
 }
 
