@@ -267,6 +267,15 @@ TEST_P(AmxAttentionTest, LongSequences) {
   ExpectMatchesOracle({.seq_length = 620, .window = kDense, .num_heads = 9, .head_dim = 128});
 }
 
+// A key whose last query in the band ends a group (128 queries), and which begins a panel of packed
+// keys (32): some of these densities have one.
+TEST_P(AmxAttentionTest, KeysThatLeaveTheBandWithAGroup) {
+  for (int percent = 40; percent < 100; percent += 3) {
+    ExpectMatchesOracle(
+        {.seq_length = 1100, .window = 33, .density = {0.01 * percent}, .head_dim = 8});
+  }
+}
+
 // Scores of several hundred: beyond what fixed exponents hold.
 TEST_P(AmxAttentionTest, LargeScores) {
   for (const double scale : {3.0, 12.0, 15.0}) {

@@ -42,7 +42,8 @@ class Sweep {
         for (; next_packed < far; next_packed += kPanelKeys) PackPanel({true, next_packed});
         for (; next_key < end; next_key += kPanelKeys) PackPanel({false, next_key});
         SweepGroup(begin, end);
-        for (; oldest_key + kPanelKeys + head_.window <= end + 1; oldest_key += kPanelKeys) {
+        // Only when query end - 1 sees all its keys as packed ones: then their panels are packed.
+        for (; oldest_key + kPanelKeys + head_.window <= end; oldest_key += kPanelKeys) {
           FlushBandPanel(task_, part, store_, oldest_key);
         }
       }
@@ -60,7 +61,6 @@ class Sweep {
     PackRows(PanelRows{head_, task_.segment, panel, 2}, head_.head_dim, to.value_rows());
     PackInterleaved(to.key_rows(), steps_, to.key_columns(), 2 * kTileBytes);
     PackColumns(to.key_columns(), steps_, to.key_columns());
-    to.ZeroGradients();
   }
 
   // Queries [begin, end) against every panel that they see, span by span.
@@ -255,34 +255,43 @@ class Sweep {
   // or Q stays in the L1 cache.
   void AddKeyGradients(const PanelList& list, int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
-      AddPanelGradient(i - first, arrays_.p_columns, arrays_.douts, PanelAt(list[i]).dv());
+      AddPanelGradient(i - first, arrays_.p_columns, arrays_.douts,
+                       {PanelAt(list[i]).dv(), store_.IsEmpty(list[i])});
     }
     for (int64_t i = first; i < last; ++i) {
-      AddPanelGradient(i - first, arrays_.ds_columns, arrays_.queries, PanelAt(list[i]).dk());
+      AddPanelGradient(i - first, arrays_.ds_columns, arrays_.queries,
+                       {PanelAt(list[i]).dk(), store_.IsEmpty(list[i])});
     }
-    if (group_is_finite_) return;
-    for (int64_t i = first; i < last; ++i) AddVisibleTiles(list[i], i - first);
+    for (int64_t i = first; i < last; ++i) {
+      store_.MarkFilled(list[i]);
+      if (!group_is_finite_) AddVisibleTiles(list[i], i - first);
+    }
   }
 
+  struct PanelGradient {
+    float* sums;
+    bool empty;  // nothing has been added yet, `sums` may hold anything
+  };
+
   void AddPanelGradient(int64_t in_span, const std::byte* columns, const std::byte* interleaved,
-                        float* gradient) {
+                        const PanelGradient& to) {
+    if (!group_is_finite_) return AddFiniteTiles(in_span, columns, interleaved, to);
     const int64_t first = first_tile_[in_span];
     const int64_t count = end_tile_[in_span] - first;
-    if (count <= 0) return;
-    if (!group_is_finite_) return AddFiniteTiles(in_span, columns, interleaved, gradient);
     const std::byte* a = columns + in_span * kGroupBytes + first * kTileBytes;
     for (int64_t pair = 0; pair < steps_; ++pair) {
       const std::byte* b = interleaved + arrays_.InterleavedOffset(first, pair);
       AddProducts(
           count, [&](int64_t k) { return a + k * kTileBytes; }, kGroupTiles * kTileBytes,
-          [&](int64_t k) { return b + k * 2 * kTileBytes; }, true,
-          gradient + pair * 2 * kTileFloats, 2 * steps_ * kTileFloats);
+          [&](int64_t k) { return b + k * 2 * kTileBytes; }, !to.empty,
+          to.sums + pair * 2 * kTileFloats, 2 * steps_ * kTileFloats);
     }
   }
 
   // The same for those tiles of the group that are finite.
   void AddFiniteTiles(int64_t in_span, const std::byte* columns, const std::byte* interleaved,
-                      float* gradient) {
+                      const PanelGradient& to) {
+    if (to.empty) std::memset(to.sums, 0, static_cast<size_t>(GradientFloats(steps_)) * 4);
     const bool* is_finite = interleaved == arrays_.douts ? dout_is_finite_ : query_is_finite_;
     for (int64_t t = first_tile_[in_span]; t < end_tile_[in_span]; ++t) {
       if (!is_finite[t]) continue;
@@ -291,7 +300,7 @@ class Sweep {
         const std::byte* b = interleaved + arrays_.InterleavedOffset(t, pair);
         AddProducts(
             1, [&](int64_t) { return a; }, kGroupTiles * kTileBytes, [&](int64_t) { return b; },
-            true, gradient + pair * 2 * kTileFloats, 2 * steps_ * kTileFloats);
+            true, to.sums + pair * 2 * kTileFloats, 2 * steps_ * kTileFloats);
       }
     }
   }

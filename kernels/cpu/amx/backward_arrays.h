@@ -34,7 +34,6 @@ class KeyPanel {
   // Without the factor 1 / sqrt(D): [2][2 * steps] tiles.
   float* dk() const { return reinterpret_cast<float*>(begin_ + 3 * form_); }
   float* dv() const { return reinterpret_cast<float*>(begin_ + 5 * form_); }
-  void ZeroGradients() const { std::memset(dk(), 0, static_cast<size_t>(4 * form_)); }
 
  private:
   std::byte* begin_;

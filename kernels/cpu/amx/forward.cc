@@ -84,6 +84,7 @@ class Sweep {
       far_[r] = FarCount(head_, Smaller(tile.begin + r, tile.last()));
       shift_[r] = 0.0f;
     }
+    PrefetchRows(tile);
     const PanelList list(head_, tile.begin, tile.last() + 1);
     SweepPanels(tile, list);
     if (!TotalsInRange()) {
@@ -139,7 +140,6 @@ class Sweep {
       Score(list, i + p, p);
     }
     for (int64_t r = 0; r < kTileQueries; ++r) {
-      if (i == 0) PrefetchRow(tile.begin + r);
       std::byte* row = to + r / 16 * kSpanPanels * kTileBytes + r % 16 * 64;
       if (all_visible) {
         ExponentiateRow<kPanels, false>(r, nullptr, row);
@@ -151,11 +151,13 @@ class Sweep {
     }
   }
 
-  // The output of a query, and the inputs that the next tile adds.
-  void PrefetchRow(int64_t query) const {
-    if (query + kTileQueries >= task_.segment.end) return;
-    Prefetch(task_.out + query * task_.out_stride, head_.head_dim);
-    Prefetch(QkvRow(head_, query + kTileQueries, 0), 3 * head_.head_dim);
+  // The outputs of the tile's queries, and the inputs that the next tile adds.
+  void PrefetchRows(const QueryTile& tile) const {
+    const int64_t end = Smaller(tile.last() + 1, task_.segment.end - kTileQueries);
+    for (int64_t query = tile.begin; query < end; ++query) {
+      Prefetch(task_.out + query * task_.out_stride, head_.head_dim);
+      Prefetch(QkvRow(head_, query + kTileQueries, 0), 3 * head_.head_dim);
+    }
   }
 
   template <int kPanels, bool kMasked>

@@ -47,7 +47,8 @@ class PanelList {
 };
 
 // Where the packed forms of panels lie: band panels in a ring, behind it the packed ones. Marks
-// panels with numbers that are not finite where the sweep has to avoid products with them.
+// panels with numbers that are not finite where the sweep has to avoid products with them, and
+// those whose gradients are still to be written for the first time.
 class PanelStore {
  public:
   // `sweep_queries` queries are swept together; `marks` is a byte for each of MaxPanels.
@@ -69,16 +70,24 @@ class PanelStore {
 
   std::byte* operator[](const Panel& panel) const { return memory_ + SlotOf(panel) * panel_bytes_; }
 
+  // A panel that has just been packed; its gradients hold nothing yet.
   void Mark(const Panel& panel, bool finite) {
-    marks_[SlotOf(panel)] = finite ? std::byte{0} : std::byte{1};
+    marks_[SlotOf(panel)] = kEmpty | (finite ? std::byte{0} : kNotFinite);
     all_finite_ = all_finite_ && finite;
   }
   bool AllFinite() const { return all_finite_; }
   bool IsFinite(const Panel& panel) const {
-    return all_finite_ || marks_[SlotOf(panel)] == std::byte{0};
+    return all_finite_ || (marks_[SlotOf(panel)] & kNotFinite) == std::byte{0};
   }
+  bool IsEmpty(const Panel& panel) const {
+    return (marks_[SlotOf(panel)] & kEmpty) != std::byte{0};
+  }
+  void MarkFilled(const Panel& panel) { marks_[SlotOf(panel)] &= ~kEmpty; }
 
  private:
+  static constexpr std::byte kNotFinite{1};
+  static constexpr std::byte kEmpty{2};
+
   int64_t SlotOf(const Panel& panel) const {
     const int64_t number = panel.first / kPanelKeys;
     return panel.packed ? ring_ + number : number % ring_;
