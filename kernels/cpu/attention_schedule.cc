@@ -32,10 +32,10 @@ std::vector<std::vector<int64_t>> EqualShares(const std::vector<int64_t>& segmen
 
 }  // namespace
 
-BackwardCut BackwardCut::For(int64_t num_heads, int64_t seq_length, int64_t granularity) {
+BackwardCut BackwardCut::For(int64_t num_heads, int64_t max_segments) {
   if (num_heads == 0 || num_heads >= kManyHeads) return {0, 1};
   const int64_t wanted = std::max<int64_t>(2, CeilDiv(kMaxBackwardSegments, num_heads));
-  const int64_t segments = std::clamp<int64_t>(CeilDiv(seq_length, granularity), 1, wanted);
+  const int64_t segments = std::clamp<int64_t>(max_segments, 1, wanted);
   const int64_t large = CeilDiv(segments, int64_t{3});
   return {segments - large, large};
 }
@@ -89,9 +89,10 @@ AttentionSchedule AttentionSchedule::ForThreads(const AttentionWork& work, int n
   return cut;
 }
 
-AttentionSchedule AttentionSchedule::Backward(const AttentionWork& work, int num_threads) {
+AttentionSchedule AttentionSchedule::Backward(const AttentionWork& work, int num_threads,
+                                              int64_t max_segments) {
   const auto heads = work.batch_size * work.num_heads;
-  const auto cut = BackwardCut::For(heads, work.seq_length, work.granularity);
+  const auto cut = BackwardCut::For(heads, max_segments);
   std::vector<int64_t> shares(static_cast<size_t>(cut.num_segments()), BackwardCut::kLargeShare);
   std::fill_n(shares.begin(), cut.num_small, int64_t{1});
   AttentionSchedule schedule(

@@ -25,15 +25,16 @@ struct AttentionWork {
 
 // Backward, key gradients are sums over queries: every segment has sums of its own, which are added
 // in the order of segments. So the segments of a head follow from the shape: about 144 of all heads
-// together, which keep up to 64 threads evenly busy. Small ones first, where few far keys have sums
-// to add yet, then large ones.
+// together, which keep up to 64 threads evenly busy, or fewer where their sums would weigh too much
+// against their products. Small ones first, where few far keys have sums to add yet, then large
+// ones.
 inline constexpr int64_t kMaxBackwardSegments = 144;
 struct BackwardCut {
   int64_t num_small, num_large;
   static constexpr int64_t kLargeShare = 3;  // cost of a large one over that of a small one
 
-  // `num_heads` of the whole batch.
-  static BackwardCut For(int64_t num_heads, int64_t seq_length, int64_t granularity);
+  // `num_heads` of the whole batch; at most `max_segments` of a head.
+  static BackwardCut For(int64_t num_heads, int64_t max_segments);
   int64_t num_segments() const { return num_small + num_large; }
 };
 
@@ -62,7 +63,8 @@ class AttentionSchedule {
 
   // Segments of BackwardCut; the costliest BackwardHeadsToCut heads are handed out segment by
   // segment, the others whole.
-  static AttentionSchedule Backward(const AttentionWork& work, int num_threads);
+  static AttentionSchedule Backward(const AttentionWork& work, int num_threads,
+                                    int64_t max_segments);
 
   int64_t num_segments() const { return num_segments_; }
   // Queries of segment `segment` in row `row` of the batch.

@@ -21,7 +21,8 @@ namespace sepia::kernels::cpu {
 // How a driver cuts heads.
 struct AttentionCut {
   int64_t granularity;  // segments begin at multiples of it
-  int64_t shortest;     // queries of a segment on average, at least (forward)
+  // Queries of a segment on average, at least.
+  int64_t shortest_forward, shortest_backward;
 };
 
 // Heads of qkv [B, T, H, 3, D], each cut into segments of queries. Offsets and strides count
@@ -131,9 +132,10 @@ class AttentionSegments {
                                 .granularity = cut.granularity};
     if (pass == Pass::kForward) {
       return AttentionSchedule::ForThreads(work, ctx.num_threads,
-                                           CeilDiv(seq_length(), cut.shortest));
+                                           CeilDiv(seq_length(), cut.shortest_forward));
     }
-    return AttentionSchedule::Backward(work, ctx.num_threads);
+    return AttentionSchedule::Backward(work, ctx.num_threads,
+                                       CeilDiv(seq_length(), cut.shortest_backward));
   }
 
   ConstTensorView qkv_;
@@ -212,13 +214,13 @@ class AttentionSums {
 };
 
 // Scratch that workspaces of `workspace_bytes` and sums of key gradients take for this shape.
-inline int64_t AttentionScratchBytes(const SepAttentionShape& shape, int64_t granularity,
+inline int64_t AttentionScratchBytes(const SepAttentionShape& shape, const AttentionCut& cut,
                                      int64_t workspace_bytes, int64_t padded_dim) {
   constexpr int64_t kAlignment = 256;
   if (shape.batch_size * shape.num_heads == 0 || shape.seq_length == 0) return 0;
-  const auto cut =
-      BackwardCut::For(shape.batch_size * shape.num_heads, shape.seq_length, granularity);
-  const AttentionSumSlots slots(shape.batch_size, shape.num_heads, cut.num_segments(),
+  const auto segments = BackwardCut::For(shape.batch_size * shape.num_heads,
+                                         CeilDiv(shape.seq_length, cut.shortest_backward));
+  const AttentionSumSlots slots(shape.batch_size, shape.num_heads, segments.num_segments(),
                                 shape.num_threads);
   const int64_t floats = slots.count() * 2 * shape.seq_length * padded_dim;
   return std::max(1, shape.num_threads) * RoundUp(workspace_bytes, kAlignment) +

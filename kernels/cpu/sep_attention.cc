@@ -10,7 +10,8 @@ namespace sepia::kernels::cpu {
 namespace {
 
 // A segment begins at a chunk and at a tile.
-constexpr AttentionCut kCut = {.granularity = kChunkKeys, .shortest = 2 * kChunkKeys};
+constexpr AttentionCut kCut = {
+    .granularity = kChunkKeys, .shortest_forward = 2 * kChunkKeys, .shortest_backward = kChunkKeys};
 
 int64_t PaddedDim(int64_t head_dim) { return RoundUp(head_dim, 16); }
 
@@ -195,7 +196,7 @@ int64_t SepAttentionScratchBytes(const SepAttentionShape& shape) {
     return amx::SepAttentionScratchBytes(shape, amx::ActiveTileCode());
   }
   const int64_t dim = PaddedDim(shape.head_dim);
-  return AttentionScratchBytes(shape, kCut.granularity, BackwardBytes(shape.seq_length, dim), dim);
+  return AttentionScratchBytes(shape, kCut, BackwardBytes(shape.seq_length, dim), dim);
 }
 
 }  // namespace sepia::kernels::cpu

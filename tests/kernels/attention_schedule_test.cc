@@ -87,15 +87,23 @@ TEST(AttentionScheduleTest, BackwardKeepsAnyNumberOfThreadsBusy) {
       {"four rows", 12, 8192, 64, {0.14, 0.16, 0.16, 0.2}},
       {"many heads", 32, 2048, 64, {0.16, 0.16, 0.16, 0.16}},
   };
-  for (const int64_t granularity : {96, 128}) {
+  // As kernels/cpu/sep_attention.cc and kernels/cpu/amx cut: the latter has longer segments, enough
+  // of them for 64 threads from 4608 tokens on.
+  struct Cut {
+    int64_t granularity, shortest;
+    int most_threads;
+  };
+  for (const Cut& cut : {Cut{96, 96, 64}, Cut{128, 384, 32}}) {
     for (const Case& c : cases) {
       Batch batch(c);
-      batch.work.granularity = granularity;
-      const auto whole = AttentionSchedule::Backward(batch.work, 1);
-      for (int num_threads = 1; num_threads <= 64; ++num_threads) {
-        const auto schedule = AttentionSchedule::Backward(batch.work, num_threads);
+      batch.work.granularity = cut.granularity;
+      const int64_t max_segments = CeilDiv(c.seq_length, cut.shortest);
+      const auto whole = AttentionSchedule::Backward(batch.work, 1, max_segments);
+      const int most_threads = c.seq_length >= 4608 ? 64 : cut.most_threads;
+      for (int num_threads = 1; num_threads <= most_threads; ++num_threads) {
+        const auto schedule = AttentionSchedule::Backward(batch.work, num_threads, max_segments);
         EXPECT_LE(BusiestOverMean(schedule, num_threads), 1.25)
-            << c.name << ", granularity " << granularity << ", " << num_threads << " threads";
+            << c.name << ", granularity " << cut.granularity << ", " << num_threads << " threads";
         for (int64_t row = 0; row < batch.work.batch_size; ++row) {
           for (int64_t s = 0; s < schedule.num_segments(); ++s) {
             ASSERT_EQ(schedule.Begin(row, s), whole.Begin(row, s));
@@ -124,7 +132,7 @@ TEST(AttentionScheduleTest, BackwardHeadsStayWholeWhereThatIsEvenEnough) {
 TEST(AttentionScheduleTest, BackwardTasksAreAllQueriesOnce) {
   const Batch batch({"", 3, 2048, 64, {0.0, 0.9, 0.16, 0.3}});
   for (const int num_threads : {1, 2, 3, 5, 8, 64}) {
-    const auto schedule = AttentionSchedule::Backward(batch.work, num_threads);
+    const auto schedule = AttentionSchedule::Backward(batch.work, num_threads, 16);
     std::vector<int64_t> queries(static_cast<size_t>(batch.num_heads()), 0);
     int64_t last_cost = schedule.tasks().front().cost;
     for (const AttentionSchedule::Task& task : schedule.tasks()) {
@@ -135,7 +143,7 @@ TEST(AttentionScheduleTest, BackwardTasksAreAllQueriesOnce) {
     }
     EXPECT_EQ(queries, std::vector<int64_t>(queries.size(), 2048)) << num_threads;
   }
-  const auto schedule = AttentionSchedule::Backward(batch.work, 5);
+  const auto schedule = AttentionSchedule::Backward(batch.work, 5, 16);
   EXPECT_EQ(schedule.cut_heads(), (std::vector<int64_t>{3, 4, 5, 9, 10})) << "costliest rows first";
 }
 

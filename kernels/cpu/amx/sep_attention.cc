@@ -10,7 +10,9 @@ namespace {
 
 // Every segment packs its far keys again, so that it should not be short. 128 queries are swept
 // together.
-constexpr AttentionCut kCut = {.granularity = 128, .shortest = 256};
+// Products are fast here, moving sums is not: a few long segments.
+constexpr AttentionCut kCut = {
+    .granularity = 128, .shortest_forward = 256, .shortest_backward = 384};
 
 // Floats of a row of partial dK or dV.
 int64_t PaddedDim(int64_t head_dim) { return RoundUp(head_dim, 32); }
@@ -117,7 +119,7 @@ void SepAttentionBackward(Context& ctx, const SepAttentionBackwardArgs& args,
 int64_t SepAttentionScratchBytes(const SepAttentionShape& shape, const TileCode& code) {
   const int64_t workspace = std::max(code.forward_bytes(shape.seq_length, shape.head_dim),
                                      code.backward_bytes(shape.seq_length, shape.head_dim));
-  return AttentionScratchBytes(shape, kCut.granularity, workspace, PaddedDim(shape.head_dim));
+  return AttentionScratchBytes(shape, kCut, workspace, PaddedDim(shape.head_dim));
 }
 
 }  // namespace sepia::kernels::cpu::amx
