@@ -40,17 +40,20 @@ OwnedTensor GatherWhole(kernels::Context& ctx, dist::Mesh& mesh, const ParamSpec
   return whole;
 }
 
-void AddOverTensorRanks(kernels::Context& ctx, dist::Mesh& mesh,
-                        std::span<const TensorView> parts) {
+void TensorRankSums::Add(kernels::Context& ctx, dist::Mesh& mesh,
+                         std::span<const TensorView> parts) {
   if (mesh.tensor().size() == 1) return;  // complete already; no copies in every step
   // Many small vectors: one message.
   int64_t count = 0;
   for (const TensorView& part : parts) count += part.num_elements();
-  const OwnedTensor message(DType::kFloat32, {count}, ctx.device);
+  if (message_.view().empty() || message_.view().dim(0) < count) {
+    message_ = OwnedTensor(DType::kFloat32, {count}, ctx.device);
+  }
+  const TensorView message = message_.view().Rows(0, count);
   const auto for_each = [&](const auto& fn) {
     int64_t begin = 0;
     for (const TensorView& part : parts) {
-      fn(part, TensorView(message.view().Rows(begin, part.num_elements())));
+      fn(part, TensorView(message.Rows(begin, part.num_elements())));
       begin += part.num_elements();
     }
   };

@@ -16,7 +16,15 @@ namespace sepia::model {
 OwnedTensor GatherWhole(kernels::Context& ctx, dist::Mesh& mesh, const ParamSpec& spec,
                         ConstTensorView local);
 
-// Adds up small fp32 tensors over tensor ranks, in place, in one message. Collective.
-void AddOverTensorRanks(kernels::Context& ctx, dist::Mesh& mesh, std::span<const TensorView> parts);
+// Adds up small fp32 tensors over tensor ranks, in place, in one message. Keeps the message's
+// memory for the next call.
+class TensorRankSums {
+ public:
+  // Collective.
+  void Add(kernels::Context& ctx, dist::Mesh& mesh, std::span<const TensorView> parts);
+
+ private:
+  OwnedTensor message_;
+};
 
 }  // namespace sepia::model

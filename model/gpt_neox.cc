@@ -43,7 +43,11 @@ struct GptNeox::State {
         arenas(MakeArenas()),
         scratch("scratch", ModelScratchBytes(config, options, tensor_size), options.device),
         memory(AllocateModelMemory(config, options, layout, tensor_size, arenas)),
-        inputs(options.device, options.batch_size * options.seq_length, config.vocab_size) {
+        inputs(options.device, config.vocab_size,
+               {.batch_size = options.batch_size,
+                .seq_length = options.seq_length,
+                .num_indexes = static_cast<int64_t>(plan.specs.size()),
+                .round_packed = options.graphs}) {
     matrices.resize(memory.weights.size());
     for (size_t i = 0; i < matrices.size(); ++i) matrices[i].canonical = memory.weights[i];
     WriteFromHost(memory.cos, [&](TensorView cos) {
@@ -95,7 +99,7 @@ struct GptNeox::State {
             .sin = memory.sin,
             .index = attention.index < 0
                          ? nullptr
-                         : batch.indexes[static_cast<size_t>(attention.index)].get(),
+                         : &inputs.index(batch, static_cast<size_t>(attention.index)),
             .window = attention.window};
   }
 
@@ -121,7 +125,8 @@ struct GptNeox::State {
   ModelMemory memory;
   ModelInputs inputs;
   std::vector<kernels::Weight> matrices;  // by parameter number
-  bool has_activations = false;           // Forward left what Backward needs
+  TensorRankSums partial_sums;
+  bool has_activations = false;  // Forward left what Backward needs
 };
 
 BlockWeights GptNeox::State::Weights(int64_t layer) const {
@@ -232,8 +237,23 @@ void GptNeox::SetWeight(Context& ctx, int i, ConstTensorView values) {
   WeightChanged(i);
 }
 
+void GptNeox::Prefetch(const Batch& batch) { state_->inputs.Prefetch(batch); }
+
+void GptNeox::Load(const Batch& batch) { state_->inputs.Load(batch); }
+
+kernels::GraphKey GptNeox::KeyOf(const Batch& batch) const {
+  return {.shape = {batch.batch_size, batch.seq_length, batch.loss_mask.empty() ? 0 : 1},
+          .grids = state_->inputs.geometry()};
+}
+
 void GptNeox::Forward(Context& ctx, const Batch& batch,
                       const std::function<void(int begin, int end)>& weights_needed) {
+  Load(batch);
+  ForwardLoaded(ctx, batch, weights_needed);
+}
+
+void GptNeox::ForwardLoaded(Context& ctx, const Batch& batch,
+                            const std::function<void(int begin, int end)>& weights_needed) {
   State& s = *state_;
   const BlockShape shape = s.ShapeOf(batch);
   if (shape.M() == 0) return;
@@ -244,7 +264,6 @@ void GptNeox::Forward(Context& ctx, const Batch& batch,
   s.has_activations = true;
   const int64_t num_layers = s.config.num_layers;
   const ResidualRows rows = s.RowsOf(shape);
-  s.inputs.Load(batch);
   need_bucket(0);
   EmbedTokens(ctx, s.mesh, rows, s.inputs.tokens(batch), weight(s.table.embedding()),
               s.memory.temporaries.partial, s.Residual(0, shape));
@@ -395,7 +414,7 @@ void GptNeox::SumPartialGradients(Context& ctx) {
   for (size_t i = 0; i < s.memory.grads.size(); ++i) {
     if (s.table.specs()[i].partial_gradient) parts.push_back(s.memory.grads[i]);
   }
-  AddOverTensorRanks(ctx, s.mesh, parts);
+  state_->partial_sums.Add(ctx, s.mesh, parts);
 }
 
 }  // namespace sepia::model

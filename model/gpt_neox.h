@@ -18,6 +18,7 @@
 #include "base/batch.h"
 #include "dist/mesh.h"
 #include "kernels/context.h"
+#include "kernels/device_graphs.h"
 #include "kernels/rotary.h"
 #include "kernels/weight.h"
 #include "model/model_config.h"
@@ -48,6 +49,7 @@ struct ModelOptions {
   Device device = Device::kCpu;  // of all tensors and ops of the model
   // As in the Context of the calls; scratch is planned for it.
   kernels::FullAttention full_attention = kernels::FullAttention::kOwn;
+  bool graphs = false;  // on a device: batches differ in few ways, see KeyOf
 };
 
 // Bytes of each arena, from the same code that allocates them. Activations that lie in the
@@ -111,6 +113,17 @@ class GptNeox {
   // for the first time: embedding, blocks, final LayerNorm and head. ZeRO waits for them there.
   void Forward(kernels::Context& ctx, const Batch& batch,
                const std::function<void(int begin, int end)>& weights_needed = nullptr);
+
+  // The parts of Forward. Prefetch, which may be left out, starts the copy of the batch that is
+  // loaded next to the device, beside what that computes. Load makes it the one to compute on. Only
+  // ForwardLoaded and Backward enqueue work that a graph can hold: with ModelOptions::graphs, the
+  // same work for every batch of equal key.
+  void Prefetch(const Batch& batch);
+  void Load(const Batch& batch);
+  void ForwardLoaded(kernels::Context& ctx, const Batch& batch,
+                     const std::function<void(int begin, int end)>& weights_needed = nullptr);
+  // Of the batch that was loaded last.
+  kernels::GraphKey KeyOf(const Batch& batch) const;
 
   // loss_sum (+)= sum of losses over unmasked targets ([1] f64). After Forward.
   void Loss(kernels::Context& ctx, const Batch& batch, TensorView loss_sum, GradMode mode);

@@ -1,14 +1,9 @@
 #include "model/model_inputs.h"
 
-#include "base/device_memory.h"
+#include "base/check.h"
 
 namespace sepia::model {
 namespace {
-
-void Upload(const ConstTensorView& from, const OwnedTensor& to) {
-  if (from.empty()) return;
-  CopyTensor(from, TensorView(to.view().raw(), from.dtype(), from.shape(), to.view().device()));
-}
 
 void CheckIds(const std::vector<int32_t>& ids, int64_t vocab_size) {
   for (const int32_t id : ids) {
@@ -23,36 +18,46 @@ ConstTensorView Flat(const ConstTensorView& view) {
 
 }  // namespace
 
-ModelInputs::ModelInputs(Device device, int64_t max_tokens, int64_t vocab_size)
-    : device_(device), vocab_size_(vocab_size) {
+ModelInputs::ModelInputs(Device device, int64_t vocab_size,
+                         const kernels::BatchUpload::Limits& limits)
+    : vocab_size_(vocab_size) {
+  if (device != Device::kCpu) upload_ = std::make_unique<kernels::BatchUpload>(limits);
+}
+
+void ModelInputs::Prefetch(const Batch& batch) {
   if (on_host()) return;
-  tokens_ = OwnedTensor(DType::kInt32, {max_tokens}, device);
-  targets_ = OwnedTensor(DType::kInt32, {max_tokens}, device);
-  loss_mask_ = OwnedTensor(DType::kUInt8, {max_tokens}, device);
+  CheckIds(batch.tokens, vocab_size_);
+  CheckIds(batch.targets, vocab_size_);
+  upload_->Stage(batch);
+  prefetched_ = &batch;
 }
 
 void ModelInputs::Load(const Batch& batch) {
   if (on_host()) return;
-  CheckIds(batch.tokens, vocab_size_);
-  CheckIds(batch.targets, vocab_size_);
-  Upload(batch.tokens_view(), tokens_);
-  if (!batch.targets.empty()) Upload(batch.targets_view(), targets_);
-  Upload(batch.loss_mask_view(), loss_mask_);
+  if (prefetched_ == nullptr) Prefetch(batch);
+  CHECK(prefetched_ == &batch, "a batch that is not the one prefetched");
+  prefetched_ = nullptr;
+  upload_->Load();
 }
 
 ConstTensorView ModelInputs::tokens(const Batch& batch) const {
-  if (on_host()) return batch.tokens_view();
-  return ConstTensorView(tokens_.view().raw(), DType::kInt32, batch.shape(), device_);
+  return on_host() ? batch.tokens_view() : upload_->tokens();
 }
 
 ConstTensorView ModelInputs::targets(const Batch& batch) const {
-  if (on_host()) return Flat(batch.targets_view());
-  return ConstTensorView(targets_.view().Rows(0, batch.shape().num_elements()));
+  return on_host() ? Flat(batch.targets_view()) : upload_->targets();
 }
 
 ConstTensorView ModelInputs::loss_mask(const Batch& batch) const {
-  if (on_host() || batch.loss_mask.empty()) return Flat(batch.loss_mask_view());
-  return ConstTensorView(loss_mask_.view().Rows(0, batch.shape().num_elements()));
+  return on_host() ? Flat(batch.loss_mask_view()) : upload_->loss_mask();
+}
+
+const AttentionIndex& ModelInputs::index(const Batch& batch, size_t i) const {
+  return on_host() ? *batch.indexes[i] : upload_->index(i);
+}
+
+std::vector<int64_t> ModelInputs::geometry() const {
+  return on_host() ? std::vector<int64_t>() : upload_->geometry();
 }
 
 }  // namespace sepia::model

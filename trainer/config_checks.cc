@@ -328,6 +328,9 @@ void CheckSamples(ConfigDraft* draft) {
 }
 
 void CheckKernels(ConfigDraft* draft) {
+  if (draft->proto->kernels().cuda_graphs() && draft->proto->device() == config::CPU) {
+    draft->Fault("kernels.cuda_graphs", "CUDA graphs are for device: CUDA; set false");
+  }
   if (draft->proto->kernels().full_attention() != config::KernelsConfig::CUDNN) return;
   if (draft->proto->device() == config::CPU) {
     draft->Fault("kernels.full_attention", "cuDNN is for device: CUDA; set OWN");

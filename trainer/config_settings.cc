@@ -136,6 +136,7 @@ TrainSettings MakeSettings(const config::TrainConfig& proto, const model::ModelC
   settings.threads = proto.threads();
   settings.allow_fallback = proto.kernels().allow_fallback();
   settings.full_attention = static_cast<kernels::FullAttention>(proto.kernels().full_attention());
+  settings.cuda_graphs = proto.kernels().cuda_graphs();
   return settings;
 }
 

@@ -107,6 +107,7 @@ std::vector<std::string> HeaderBlock(const LoadedConfig& config, const HeaderFac
                                         : std::string(),
                   FormatBytes(facts.memory_bytes)));
   if (!facts.device.empty()) lines.push_back("device     " + facts.device);
+  if (!facts.graphs.empty()) lines.push_back("graphs     " + facts.graphs);
   lines.push_back(fmt::format("run        {}; {} steps", s.run_dir, s.schedule.total_steps));
   lines.push_back("command    " + CommandLine());
   lines.push_back("start      " + facts.start);

@@ -19,6 +19,7 @@ struct HeaderFacts {
   AttentionWork first_step;       // of the first global batch
   std::string attention_kernels;  // model::DescribeAttention
   std::string device;             // kernels::DeviceName; empty for the host
+  std::string graphs;             // GraphRange::Describe; empty: not asked for
   std::string train_data;         // data::Dataset::Describe
   std::string start;              // "random initial weights", "resuming from ... at step 1000"
 };

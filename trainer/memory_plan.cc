@@ -22,7 +22,8 @@ model::ModelOptions ModelOptionsOf(const TrainSettings& settings, int64_t data_r
           .rotary_tables = settings.rotary_tables,
           .num_threads = NumThreads(settings),
           .device = settings.device,
-          .full_attention = settings.full_attention};
+          .full_attention = settings.full_attention,
+          .graphs = settings.cuda_graphs};
 }
 
 RunMemory PlanMemory(const TrainSettings& settings, int64_t data_ranks) {

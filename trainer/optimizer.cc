@@ -136,7 +136,7 @@ void AdamW::ReduceGradients(kernels::Context& ctx) {
     if (!model_.parameters().specs()[param].partial_gradient) continue;
     partial.push_back(reducer_.Reduced(piece));
   }
-  model::AddOverTensorRanks(ctx, mesh_, partial);
+  partial_sums_.Add(ctx, mesh_, partial);
 }
 
 void AdamW::MeasureGradients(kernels::Context& ctx, double loss_scale) {

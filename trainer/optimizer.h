@@ -28,6 +28,7 @@
 #include "base/buffer.h"
 #include "dist/mesh.h"
 #include "kernels/context.h"
+#include "model/gather.h"
 #include "model/gpt_neox.h"
 #include "trainer/gradient_reducer.h"
 #include "trainer/settings.h"
@@ -112,6 +113,7 @@ class AdamW {
   std::vector<model::Piece> pieces_;    // of this rank's slice
   Arena arena_;
   kernels::OptimizerState states_;  // of the slice, without the weights
+  model::TensorRankSums partial_sums_;
   OwnedTensor squared_norm_;
   OwnedTensor loss_scale_;
   OwnedTensor norm_;

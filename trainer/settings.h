@@ -153,6 +153,7 @@ struct TrainSettings {
   int32_t threads = 0;         // of one rank; 0: all that the process may use
   bool allow_fallback = true;  // kernels::Context
   kernels::FullAttention full_attention = kernels::FullAttention::kOwn;
+  bool cuda_graphs = false;
 
   int64_t tokens_per_step() const { return batch.global * data.sequence_length; }
   DType compute_dtype() const {

@@ -64,20 +64,10 @@ StepMetrics Trainer::Step() {
   optimizer_.set_overlap(settings_.parallel.overlap && state_.skipped_in_a_row == 0);
   if (FaultIs("nan", "gradients")) WriteScalar(grad_scale_, NAN);
   if (FaultIs("inf", "gradients")) WriteScalar(grad_scale_, INFINITY);
-  const auto count = static_cast<int64_t>(micro_batches.size());
-  for (int64_t i = 0; i < count; ++i) {
-    const Batch& batch = micro_batches[static_cast<size_t>(i)];
-    Phase(state_.step + 1, "forward");
-    model_.Forward(ctx_, batch, optimizer_.weights_needed(ctx_));
-    const GradientReducer::Gradients gradients = optimizer_.MicroBatch(ctx_, i, count);
-    Phase(state_.step + 1, "backward");
-    model_.Backward(ctx_, batch,
-                    {.grad_scale = grad_scale_,
-                     .loss_sum = loss_sum_,
-                     .loss_mode = i == 0 ? GradMode::kOverwrite : GradMode::kAccumulate,
-                     .grad_mode = gradients.mode,
-                     .gradients_ready = gradients.ready});
-  }
+  micro_steps_.Run(ctx_, micro_batches,
+                   {.grad_scale = grad_scale_,
+                    .loss_sum = loss_sum_,
+                    .phase = [this](const char* name) { Phase(state_.step + 1, name); }});
   Phase(state_.step + 1, "gradients");
   if (state_.skipped_in_a_row > 0) non_finite_ = FirstNonFiniteGradient(model_);
   optimizer_.MeasureGradients(ctx_, loss_scale);

@@ -28,6 +28,7 @@
 #include "trainer/faults.h"
 #include "trainer/loss_scaler.h"
 #include "trainer/metrics.h"
+#include "trainer/micro_steps.h"
 #include "trainer/optimizer.h"
 #include "trainer/rank_times.h"
 #include "trainer/recorder.h"
@@ -113,6 +114,8 @@ class Trainer {
   model::GptNeox model_;
   kernels::Context ctx_;
   AdamW optimizer_;
+  const GraphRange graph_range_;  // empty: no graphs
+  MicroSteps micro_steps_;
   LossScaler scaler_;
   const Schedule schedule_;
   const model::AttentionPlan attention_plan_;

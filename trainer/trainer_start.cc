@@ -15,6 +15,7 @@
 #include "trainer/header_block.h"
 #include "trainer/memory_plan.h"
 #include "trainer/run_manifest.h"
+#include "trainer/step_traffic.h"
 #include "trainer/trainer.h"
 #include "trainer/training_data.h"
 
@@ -85,6 +86,11 @@ double PeakFlops(const TrainSettings& settings) {
   return 1e9 * kernels::MeasureGemmPeakGflops(settings.compute_dtype(), NumThreads(settings));
 }
 
+GraphRange GraphsOf(const TrainSettings& settings, int64_t data_ranks) {
+  if (!settings.cuda_graphs) return {};
+  return MicroBatchesAsGraphs(settings.parallel, data_ranks, AccumulationOf(settings, data_ranks));
+}
+
 }  // namespace
 
 Trainer::Trainer(LoadedConfig config, const TrainOptions& options, const StopSignals& signals,
@@ -109,6 +115,8 @@ Trainer::Trainer(LoadedConfig config, const TrainOptions& options, const StopSig
            .full_attention = settings_.full_attention},
       optimizer_(settings_.optimizer, model_, mesh, settings_.parallel.zero_stage,
                  settings_.parallel.overlap),
+      graph_range_(GraphsOf(settings_, mesh.data().size())),
+      micro_steps_(model_, optimizer_, graph_range_),
       scaler_(settings_.loss_scale, settings_.precision),
       schedule_(MakeSchedule(settings_)),
       attention_plan_(model::MakeAttentionPlan(settings_.model)),
@@ -205,6 +213,7 @@ void Trainer::PrintHeader() {
       LoaderOptions(settings_, mesh_, datasets_.train, state_.consumed_samples), attention_plan_);
   facts.attention_kernels = model_.DescribeAttention(ctx_);
   facts.device = kernels::DeviceName(settings_.device);
+  if (settings_.cuda_graphs) facts.graphs = graph_range_.Describe();
   facts.train_data = datasets_.train->Describe();
   facts.start = start_;
   for (const std::string& line : HeaderBlock(config_, facts)) LogInfo("{}", line);

@@ -2,6 +2,7 @@
 #include <cuda_runtime_api.h>
 
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/graph.h"
 
 namespace sepia::kernels::cuda {
 namespace {
@@ -99,11 +100,15 @@ float Event::MillisecondsSince(const Event& begin, const Where& where) const {
 }
 
 DeviceMemory::DeviceMemory(size_t num_bytes, const Where& where) : size_(num_bytes) {
-  if (num_bytes > 0) Check(cudaMalloc(&data_, num_bytes), "cudaMalloc", where);
+  if (num_bytes == 0) return;
+  Check(cudaMalloc(&data_, num_bytes), "cudaMalloc", where);
+  NoteAllocation(data_);
 }
 
 DeviceMemory::~DeviceMemory() {
-  if (data_ != nullptr) cudaFree(data_);
+  if (data_ == nullptr) return;
+  NoteFree(data_);
+  cudaFree(data_);
 }
 
 PinnedMemory::PinnedMemory(size_t num_bytes, const Where& where) {

@@ -54,18 +54,35 @@ const SepAttentionKernels& Choose(DType dtype, int64_t head_dim, bool allow_fall
   return *Fallback(dtype);
 }
 
+// Where the parts of an index lie.
+struct IndexParts {
+  IndexParts(int64_t batch_size, int64_t seq_length, int64_t packed)
+      : count(batch_size * packed),
+        inverse(count + batch_size * seq_length),
+        num_packed(inverse + batch_size * seq_length),
+        end(num_packed + batch_size) {}
+  int64_t count, inverse, num_packed, end;  // positions come first
+};
+
 }  // namespace
 
-namespace {
-
-size_t IndexBytes(int64_t batch_size, int64_t seq_length, int64_t max_packed) {
-  return static_cast<size_t>(batch_size * (max_packed + 2 * seq_length + 1)) * sizeof(int32_t);
+size_t DeviceAttentionIndex::Bytes(int64_t batch_size, int64_t seq_length, int64_t packed) {
+  return static_cast<size_t>(IndexParts(batch_size, seq_length, packed).end) * sizeof(int32_t);
 }
 
-}  // namespace
-
-size_t DeviceAttentionIndex::MostBytes(int64_t batch_size, int64_t seq_length) {
-  return IndexBytes(batch_size, seq_length, seq_length);
+void DeviceAttentionIndex::Pack(const AttentionIndex& index, int64_t packed, int32_t* to) {
+  CHECK_LE(index.max_packed(), packed);
+  const int64_t length = index.seq_length();
+  const IndexParts parts(index.batch_size(), length, packed);
+  for (int64_t row = 0; row < index.batch_size(); ++row) {
+    const auto positions = index.positions(row);
+    const auto count = index.count(row), inverse = index.inverse(row);
+    int32_t* const end = std::copy(positions.begin(), positions.end(), to + row * packed);
+    std::fill(end, to + (row + 1) * packed, 0);
+    std::copy(count.begin(), count.end(), to + parts.count + row * length);
+    std::copy(inverse.begin(), inverse.end(), to + parts.inverse + row * length);
+    to[parts.num_packed + row] = static_cast<int32_t>(positions.size());
+  }
 }
 
 DeviceAttentionIndex::DeviceAttentionIndex(const AttentionIndex& index, const Copy& copy,
@@ -74,21 +91,12 @@ DeviceAttentionIndex::DeviceAttentionIndex(const AttentionIndex& index, const Co
       seq_length_(index.seq_length()),
       max_packed_(index.max_packed()),
       memory_(std::move(memory)) {
-  const size_t num_bytes = IndexBytes(batch_size_, seq_length_, max_packed_);
+  const size_t num_bytes = Bytes(batch_size_, seq_length_, max_packed_);
   if (memory_.size() == 0) memory_ = DeviceMemory(num_bytes);
   CHECK_LE(num_bytes, memory_.size());
-  std::vector<int32_t> values(num_bytes / sizeof(int32_t), 0);
-  SepAttentionParams host = {};
-  Describe(host);
-  const auto at = [&](const int32_t* part) { return values.begin() + (part - host.positions); };
-  for (int64_t row = 0; row < batch_size_; ++row) {
-    const auto positions = index.positions(row);
-    const auto count = index.count(row), inverse = index.inverse(row);
-    std::copy(positions.begin(), positions.end(), at(host.positions) + row * max_packed_);
-    std::copy(count.begin(), count.end(), at(host.count) + row * seq_length_);
-    std::copy(inverse.begin(), inverse.end(), at(host.inverse) + row * seq_length_);
-    at(host.num_packed)[row] = static_cast<int32_t>(positions.size());
-  }
+  values_ = memory_.data<int32_t>();
+  std::vector<int32_t> values(num_bytes / sizeof(int32_t));
+  Pack(index, max_packed_, values.data());
   copy(memory_.data<void>(), values.data(), num_bytes);
 }
 
@@ -99,10 +107,11 @@ DeviceAttentionIndex::DeviceAttentionIndex(Stream& stream, const AttentionIndex&
       }) {}
 
 void DeviceAttentionIndex::Describe(SepAttentionParams& params) const {
-  params.positions = memory_.data<int32_t>();
-  params.count = params.positions + batch_size_ * max_packed_;
-  params.inverse = params.count + batch_size_ * seq_length_;
-  params.num_packed = params.inverse + batch_size_ * seq_length_;
+  const IndexParts parts(batch_size_, seq_length_, max_packed_);
+  params.positions = values_;
+  params.count = values_ + parts.count;
+  params.inverse = values_ + parts.inverse;
+  params.num_packed = values_ + parts.num_packed;
   params.max_packed = static_cast<int32_t>(max_packed_);
 }
 

@@ -21,19 +21,32 @@ class DeviceAttentionIndex {
   DeviceAttentionIndex(const AttentionIndex& index, const Copy& copy, DeviceMemory memory = {});
   // Waits for the copy.
   DeviceAttentionIndex(Stream& stream, const AttentionIndex& index);
+  // In device memory of the caller's that holds what Pack() wrote.
+  DeviceAttentionIndex(int64_t batch_size, int64_t seq_length, int64_t packed,
+                       const int32_t* values)
+      : batch_size_(batch_size), seq_length_(seq_length), max_packed_(packed), values_(values) {}
+
+  // What an index of B rows of T tokens takes with room for `packed` keys a row.
+  static size_t Bytes(int64_t batch_size, int64_t seq_length, int64_t packed);
+  // Writes an index of at most `packed` keys a row as it lies on the device.
+  static void Pack(const AttentionIndex& index, int64_t packed, int32_t* to);
 
   int64_t batch_size() const { return batch_size_; }
   int64_t seq_length() const { return seq_length_; }
+  // Rows of packed keys are this far apart.
   int64_t max_packed() const { return max_packed_; }
-  // What an index of B rows of T tokens takes when every token is packed.
-  static size_t MostBytes(int64_t batch_size, int64_t seq_length);
+  // Every token packed.
+  static size_t MostBytes(int64_t batch_size, int64_t seq_length) {
+    return Bytes(batch_size, seq_length, seq_length);
+  }
   DeviceMemory TakeMemory() && { return std::move(memory_); }
   // Fills the index part of `params`.
   void Describe(SepAttentionParams& params) const;
 
  private:
   int64_t batch_size_, seq_length_, max_packed_;
-  DeviceMemory memory_;  // positions, count, inverse, num_packed
+  DeviceMemory memory_;    // or empty
+  const int32_t* values_;  // positions, count, inverse, num_packed
 };
 
 struct SepAttentionSize {

@@ -1,8 +1,10 @@
 // In place of the cuda backend in builds without it. OpenDevice says so before any op can run.
 #include "base/error.h"
+#include "kernels/batch_upload.h"
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/scratch.h"
 #include "kernels/device.h"
+#include "kernels/device_graphs.h"
 
 namespace sepia::kernels::cuda {
 namespace {
@@ -49,3 +51,25 @@ int64_t DnnScratchBytes(const SepAttentionShape& shape) { return ExpectedDnnScra
 std::string DnnKernelName(const SepAttentionShape&) { Refuse(); }
 
 }  // namespace sepia::kernels::cuda
+
+namespace sepia::kernels {
+
+struct DeviceGraphs::Impl {};
+DeviceGraphs::DeviceGraphs(Device, size_t) { cuda::Refuse(); }
+DeviceGraphs::~DeviceGraphs() = default;
+void DeviceGraphs::Run(const GraphKey&, const std::function<void()>&) { cuda::Refuse(); }
+const GraphCounts& DeviceGraphs::counts() const { cuda::Refuse(); }
+
+struct BatchUpload::Impl {};
+BatchUpload::BatchUpload(const Limits&) { cuda::Refuse(); }
+BatchUpload::~BatchUpload() = default;
+void BatchUpload::Stage(const Batch&) { cuda::Refuse(); }
+bool BatchUpload::is_staged() const { cuda::Refuse(); }
+void BatchUpload::Load() { cuda::Refuse(); }
+ConstTensorView BatchUpload::tokens() const { cuda::Refuse(); }
+ConstTensorView BatchUpload::targets() const { cuda::Refuse(); }
+ConstTensorView BatchUpload::loss_mask() const { cuda::Refuse(); }
+const AttentionIndex& BatchUpload::index(size_t) const { cuda::Refuse(); }
+const std::vector<int64_t>& BatchUpload::geometry() const { cuda::Refuse(); }
+
+}  // namespace sepia::kernels

@@ -96,6 +96,27 @@ TEST(DeviceCli, TrainsAndResumes) {
   EXPECT_EQ(ComparableMetrics(run.Metrics("whole")), ComparableMetrics(run.Metrics("parts")));
 }
 
+// The header block says what runs as a graph; the run is the same.
+TEST(DeviceCli, TrainsWithGraphs) {
+  const TinyRun run;
+  const auto train = [&](const std::string& name, const std::string& graphs) {
+    return RunSepia(run.Train(name, {"--set", "device=CUDA", "--set", "precision=BF16", "--steps",
+                                     "3", "--set", "kernels.cuda_graphs=" + graphs}));
+  };
+  ASSERT_EQ(train("without", "false").code, 0);
+  const ProcessResult with = train("with", "true");
+  ASSERT_EQ(with.code, 0) << with.output;
+  EXPECT_THAT(with.output, HasSubstr("graphs     all 2 micro-batches of a step as CUDA graphs"));
+  EXPECT_THAT(CompareCheckpoints(run.Checkpoint("without", 3), run.Checkpoint("with", 3)),
+              ::testing::IsEmpty());
+  EXPECT_EQ(ComparableMetrics(run.Metrics("without")), ComparableMetrics(run.Metrics("with")));
+
+  const std::vector<std::string> on_host = run.Train("host", {"--set", "kernels.cuda_graphs=true"});
+  const ProcessResult host = RunSepia(on_host);
+  EXPECT_EQ(host.code, 2);
+  EXPECT_THAT(host.output, HasSubstr("CUDA graphs are for device: CUDA"));
+}
+
 TEST(DeviceCli, FallbacksAreErrorsWhereTheConfigSaysSo) {
   const TempDir dir;
   const ProcessResult result = ProbeOnDevice(dir.File("out"), "FP32");

@@ -17,6 +17,7 @@
 #include "dist/thread_ranks.h"
 #include "kernels/cuda/emulation/emulation.h"
 #include "kernels/cuda/emulation/streams.h"
+#include "kernels/cuda/graph.h"
 #include "tests/dist/contributions.h"
 
 namespace sepia::dist {
@@ -287,6 +288,18 @@ TEST(NcclCommunicator, MemoryThatIsNotOnTheDeviceIsAFault) {
   };
   // The other rank waits for nothing.
   EXPECT_THROW(OnRanks(2, body, {.timeout_seconds = 0.3}), kernels::cuda::emulation::Fault);
+}
+
+// They wait for those of other groups: micro-batches that have some stay outside of graphs.
+TEST(NcclCommunicator, CollectivesAreNotCaptured) {
+  OnRanks(2, [](Communicator& world, Stream& compute) {
+    auto ctx = DeviceContext();
+    const DeviceVector<float> data(compute, {1, 2, 3});
+    const auto sum = [&] { world.AllReduce(ctx, data.view(), ReduceOp::kSum, "test").Wait(); };
+    sum();  // allocates
+    const kernels::cuda::GraphCapture recording(compute);
+    EXPECT_THROW(sum(), kernels::cuda::DeviceError);
+  });
 }
 
 // What both ranks throw, when `body` fails on all of them.

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/cuda/emulation/streams.h"
+#include "kernels/cuda/graph.h"
 #include "kernels/device.h"
 #include "tests/trainer/tiny_training.h"
 
@@ -90,6 +91,65 @@ std::string Name(const TrainingLayout& l) {
 TrainingLayout OnDevice(TrainingLayout layout) {
   layout.device = Device::kCuda;
   return layout;
+}
+
+// Graphs are captured with one batch's arguments and launched for others, whose numbers of
+// separators differ.
+TEST(CudaTraining, GraphsChangeNoBit) {
+  constexpr int kSteps = 5, kAccumulation = 4;
+  for (const bool recompute : {false, true}) {
+    TrainingLayout layout = {
+        .accumulation = kAccumulation, .device = Device::kCuda, .recompute = recompute};
+    const TrainingCurve op_by_op = TrainTiny(layout, kSteps, DType::kBFloat16);
+    layout.graphs = true;
+    kernels::GraphCounts counts;
+    EXPECT_TRUE(TrainTiny(layout, kSteps, DType::kBFloat16, &counts) == op_by_op);
+    std::printf("%d op by op, %d launched, of these %d captured and %d updated\n",
+                static_cast<int>(counts.op_by_op), static_cast<int>(counts.launched),
+                static_cast<int>(counts.captured), static_cast<int>(counts.updated));
+    EXPECT_EQ(counts.op_by_op, 2);  // gradients written and added to
+    EXPECT_EQ(counts.launched, kSteps * kAccumulation - 2);
+    EXPECT_GT(counts.captured, 3);                    // misses
+    EXPECT_GT(counts.launched, counts.captured + 5);  // hits
+    EXPECT_EQ(counts.stale, 0);
+  }
+}
+
+// Micro-batches that talk to other ranks stay outside; copies and collectives are late.
+TEST(CudaTraining, GraphsBesideCollectivesChangeNoBit) {
+  kernels::OpenDevice(Device::kCuda);  // the compute stream is not late
+  constexpr int kSteps = 2;
+  for (TrainingLayout layout : {TrainingLayout{.data = 2, .zero = 0, .accumulation = 4},
+                                TrainingLayout{.data = 2, .zero = 1, .accumulation = 4},
+                                TrainingLayout{.data = 2, .accumulation = 4, .overlap = false}}) {
+    layout.device = Device::kCuda;
+    SCOPED_TRACE(Name(layout));
+    const TrainingCurve op_by_op = TrainTiny(layout, kSteps, DType::kBFloat16);
+    layout.graphs = true;
+    const kernels::cuda::emulation::LateStreams late;
+    kernels::GraphCounts counts;
+    EXPECT_TRUE(TrainTiny(layout, kSteps, DType::kBFloat16, &counts) == op_by_op);
+    EXPECT_EQ(counts.launched + counts.op_by_op, kSteps * (layout.overlap ? 3 - layout.zero : 4));
+    EXPECT_GT(counts.launched, 0);
+  }
+}
+
+// Steps after the first find all memory in place.
+TEST(CudaTraining, StepsAllocateNothing) {
+  for (const TrainingLayout& layout :
+       {TrainingLayout{.tensor = 2, .sequence = true, .accumulation = 2},
+        TrainingLayout{.tensor = 2, .data = 2, .zero = 1},
+        TrainingLayout{.data = 2, .zero = 2, .accumulation = 2},
+        TrainingLayout{.accumulation = 2, .graphs = true}}) {
+    SCOPED_TRACE(Name(layout));
+    const auto allocations = [&](int steps) {
+      const uint64_t before = kernels::cuda::NumAllocations();
+      TrainTiny(OnDevice(layout), steps, DType::kBFloat16);
+      return kernels::cuda::NumAllocations() - before;
+    };
+    allocations(1);  // what the process makes once
+    EXPECT_EQ(allocations(2), allocations(1));
+  }
 }
 
 // Over the stand-in of NCCL.

@@ -36,16 +36,29 @@ void Collect(const std::vector<trainer::StateTensor>& tensors,
 
 }  // namespace
 
+namespace {
+
+trainer::GraphRange GraphsOf(const TrainingLayout& layout) {
+  if (!layout.graphs) return {};
+  return trainer::MicroBatchesAsGraphs(
+      {.tensor = layout.tensor, .zero_stage = layout.zero, .overlap = layout.overlap}, layout.data,
+      layout.accumulation);
+}
+
+}  // namespace
+
 model::ModelOptions TinyOptions(const TrainingLayout& layout, DType dtype) {
   return {.compute_dtype = dtype,
           .batch_size = kTinyMicroBatches * kTinyRows,
           .seq_length = kTinyLength,
           .shard_gradients = layout.zero == 2,
+          .recompute = layout.recompute,
           .sequence = layout.sequence,
           .sequence_chunk_rows = kTinyChunkRows,
           .keep_gradients = layout.keep_gradients || layout.accumulation > 1,
           .device = layout.device,
-          .full_attention = layout.full_attention};
+          .full_attention = layout.full_attention,
+          .graphs = layout.graphs};
 }
 
 TinyTraining::TinyTraining(const TrainingLayout& layout, DType dtype,
@@ -60,27 +73,22 @@ TinyTraining::TinyTraining(const TrainingLayout& layout, DType dtype,
            .full_attention = layout.full_attention},
       optimizer_(
           {.lr = 0, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .clip = 1.0},
-          model_, mesh_, layout.zero, layout.overlap) {
+          model_, mesh_, layout.zero, layout.overlap),
+      micro_steps_(model_, optimizer_, GraphsOf(layout)),
+      loss_sum_(DType::kFloat64, {1}, layout.device),
+      grad_scale_(DType::kFloat32, {1}, layout.device) {
   optimizer_.InitializeWeights(ctx_, 1234);
 }
 
 void TinyTraining::Step(int step, TrainingCurve* curve) {
-  const OwnedTensor loss(DType::kFloat64, {1}, layout_.device);
-  const OwnedTensor scale(DType::kFloat32, {1}, layout_.device);
-  WriteScalar(scale, 1.0f / kTinyTokens);
+  WriteScalar(grad_scale_, 1.0f / kTinyTokens);
   const int joined = kTinyMicroBatches / layout_.accumulation;
+  std::vector<Batch> batches;
   for (int i = 0; i < layout_.accumulation; ++i) {
-    const Batch batch = RowsOfRank(step % 8, i * joined, joined);
-    model_.Forward(ctx_, batch, optimizer_.weights_needed(ctx_));
-    const auto gradients = optimizer_.MicroBatch(ctx_, i, layout_.accumulation);
-    model_.Backward(ctx_, batch,
-                    {.grad_scale = scale,
-                     .loss_sum = loss,
-                     .loss_mode = i == 0 ? GradMode::kOverwrite : GradMode::kAccumulate,
-                     .grad_mode = gradients.mode,
-                     .gradients_ready = gradients.ready});
+    batches.push_back(RowsOfRank(step % 8, i * joined, joined));
   }
-  auto sum = ReadScalar<double>(loss);
+  micro_steps_.Run(ctx_, batches, {.grad_scale = grad_scale_, .loss_sum = loss_sum_});
+  auto sum = ReadScalar<double>(loss_sum_);
   mesh_.data()
       .AllReduce(ctx_, TensorView(&sum, DType::kFloat64, {1}), dist::ReduceOp::kSum, "loss")
       .Wait();
@@ -105,7 +113,8 @@ Batch TinyTraining::RowsOfRank(int step, int first, int count) {
   return MakeBatch(config_, std::move(tokens), std::move(targets), num_rows, kTinyLength);
 }
 
-TrainingCurve TrainTiny(const TrainingLayout& layout, int steps, DType dtype) {
+TrainingCurve TrainTiny(const TrainingLayout& layout, int steps, DType dtype,
+                        kernels::GraphCounts* counts) {
   const int ranks = layout.tensor * layout.data;
   std::vector<TrainingCurve> curves(static_cast<size_t>(ranks));
   TrainingCurve whole;
@@ -119,6 +128,9 @@ TrainingCurve TrainTiny(const TrainingLayout& layout, int steps, DType dtype) {
     }
     for (int step = 0; step < steps; ++step) training.Step(step, &curve);
     const std::lock_guard lock(mutex);
+    if (counts != nullptr && &curve == curves.data()) {
+      *counts = training.micro_steps().graphs()->counts();
+    }
     Collect(training.optimizer().Masters(trainer::AdamW::Share::kSaved), &whole.last_weights);
     Collect(training.optimizer().SecondMoments(trainer::AdamW::Share::kSaved), &whole.last_moments);
   });

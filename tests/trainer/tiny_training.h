@@ -11,6 +11,7 @@
 #include "dist/mesh.h"
 #include "kernels/context.h"
 #include "model/gpt_neox.h"
+#include "trainer/micro_steps.h"
 #include "trainer/optimizer.h"
 
 namespace sepia::testing {
@@ -33,6 +34,8 @@ struct TrainingLayout {
   Device device = Device::kCpu;
   kernels::FullAttention full_attention = kernels::FullAttention::kOwn;
   bool keep_gradients = false;  // more than one micro-batch keeps them in any case
+  bool recompute = false;
+  bool graphs = false;
 };
 
 struct TrainingCurve {
@@ -53,6 +56,7 @@ class TinyTraining {
 
   void Step(int step, TrainingCurve* curve);
   const trainer::AdamW& optimizer() const { return optimizer_; }
+  const trainer::MicroSteps& micro_steps() const { return micro_steps_; }
 
  private:
   // This rank's rows of micro-batches [first, first + count), as one batch.
@@ -64,9 +68,12 @@ class TinyTraining {
   model::GptNeox model_;
   kernels::Context ctx_;
   trainer::AdamW optimizer_;
+  trainer::MicroSteps micro_steps_;
+  OwnedTensor loss_sum_, grad_scale_;
 };
 
-// The curve of all ranks, as threads; they must agree.
-TrainingCurve TrainTiny(const TrainingLayout& layout, int steps, DType dtype = DType::kFloat32);
+// The curve of all ranks, as threads; they must agree. `counts`: of rank 0, with graphs.
+TrainingCurve TrainTiny(const TrainingLayout& layout, int steps, DType dtype = DType::kFloat32,
+                        kernels::GraphCounts* counts = nullptr);
 
 }  // namespace sepia::testing

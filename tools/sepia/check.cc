@@ -26,6 +26,7 @@
 #include "trainer/log_line.h"
 #include "trainer/machine.h"
 #include "trainer/memory_plan.h"
+#include "trainer/micro_steps.h"
 
 namespace sepia::tools {
 namespace {
@@ -215,6 +216,9 @@ class Check {
                       "{} x {} accumulation",
                       s_.batch.global, s_.data.sequence_length, s_.tokens_per_step(), data_ranks_,
                       data_ranks_ == 1 ? "" : "s", s_.batch.micro, accumulation));
+    if (s_.cuda_graphs) {
+      Print("", trainer::MicroBatchesAsGraphs(s_.parallel, data_ranks_, accumulation).Describe());
+    }
     const double tokens =
         static_cast<double>(s_.tokens_per_step()) * static_cast<double>(s_.schedule.total_steps);
     std::string epochs;

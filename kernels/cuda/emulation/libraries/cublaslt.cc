@@ -16,11 +16,14 @@
 #include <vector>
 
 #include "kernels/cuda/emulation/libraries/device_range.h"
+#include "kernels/cuda/emulation/streams.h"
 
 using sepia::kernels::cuda::emulation::ElementSize;
 using sepia::kernels::cuda::emulation::LoadElement;
 using sepia::kernels::cuda::emulation::RequireOnDevice;
+using sepia::kernels::cuda::emulation::RunOnStream;
 using sepia::kernels::cuda::emulation::StoreElement;
+using sepia::kernels::cuda::emulation::WorkKind;
 
 struct cublasLtContext {};
 
@@ -349,7 +352,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
                               cublasLtMatrixLayout_t b_layout, const void* beta, const void* c,
                               cublasLtMatrixLayout_t c_layout, void* d,
                               cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t* algo,
-                              void* workspace, size_t workspace_bytes, cudaStream_t) {
+                              void* workspace, size_t workspace_bytes, cudaStream_t stream) {
   for (const void* part :
        {static_cast<const void*>(handle), static_cast<const void*>(desc), alpha, a, b, beta, c,
         static_cast<const void*>(d), static_cast<const void*>(algo)}) {
@@ -387,7 +390,11 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
     RequireOnDevice("cublasLtMatmul", "aux", desc->aux, static_cast<size_t>(last + 1) * element);
   }
   if (c != d || *static_cast<const float*>(alpha) != 1) return CUBLAS_STATUS_NOT_SUPPORTED;
-  Compute(*desc, size, algorithm, a, *a_layout, b, *b_layout, *static_cast<const float*>(beta), d,
-          *d_layout);
+  // Nothing of the caller's is looked at again: descriptors may go when this call returns.
+  RunOnStream(stream, WorkKind::kLibrary,
+              [op = *desc, size, algorithm, a, a_layout = *a_layout, b, b_layout = *b_layout,
+               beta = *static_cast<const float*>(beta), d, d_layout = *d_layout] {
+                Compute(op, size, algorithm, a, a_layout, b, b_layout, beta, d, d_layout);
+              });
   return CUBLAS_STATUS_SUCCESS;
 }

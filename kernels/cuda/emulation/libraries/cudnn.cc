@@ -18,13 +18,18 @@
 
 #include "kernels/cuda/emulation/libraries/cudnn_objects.h"
 #include "kernels/cuda/emulation/libraries/device_range.h"
+#include "kernels/cuda/emulation/streams.h"
 
-struct cudnnContext {};
+struct cudnnContext {
+  cudaStream_t stream = nullptr;
+};
 
 namespace {
 
 using namespace sepia::kernels::cuda::emulation::cudnn;  // NOLINT: one program in two files
 using sepia::kernels::cuda::emulation::RequireOnDevice;
+using sepia::kernels::cuda::emulation::RunOnStream;
+using sepia::kernels::cuda::emulation::WorkKind;
 
 thread_local std::string last_error;
 
@@ -157,7 +162,10 @@ cudnnStatus_t cudnnDestroy(cudnnHandle_t handle) {
   delete handle;
   return CUDNN_STATUS_SUCCESS;
 }
-cudnnStatus_t cudnnSetStream(cudnnHandle_t, cudaStream_t) { return CUDNN_STATUS_SUCCESS; }
+cudnnStatus_t cudnnSetStream(cudnnHandle_t handle, cudaStream_t stream) {
+  handle->stream = stream;
+  return CUDNN_STATUS_SUCCESS;
+}
 
 cudnnStatus_t cudnnBackendCreateDescriptor(cudnnBackendDescriptorType_t type,
                                            cudnnBackendDescriptor_t* descriptor) {
@@ -277,6 +285,7 @@ cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescriptor_t
     RequireOnDevice("cudnnBackendExecute", "the workspace", workspace,
                     static_cast<size_t>(workspace_bytes));
   }
-  RunGraph(graph, by_uid);
+  // The plan, and with it the graph, must live until the work is done.
+  RunOnStream(handle->stream, WorkKind::kLibrary, [&graph, by_uid] { RunGraph(graph, by_uid); });
   return CUDNN_STATUS_SUCCESS;
 }

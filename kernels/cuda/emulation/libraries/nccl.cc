@@ -30,8 +30,10 @@ namespace {
 using sepia::BFloat16;
 using sepia::Float16;
 using sepia::kernels::cuda::emulation::Fault;
+using sepia::kernels::cuda::emulation::IsPutOff;
 using sepia::kernels::cuda::emulation::RequireOnDevice;
 using sepia::kernels::cuda::emulation::RunOnStream;
+using sepia::kernels::cuda::emulation::WorkKind;
 using Message = std::vector<char>;
 
 std::atomic<int> broken_rank{-1};
@@ -168,9 +170,10 @@ ncclResult_t RunGroup() {
   }
   group_comms.clear();
   if (operations.empty()) return ncclSuccess;
-  if (!sepia::kernels::cuda::emulation::IsLate(group_stream)) return Run(operations);
+  if (!IsPutOff(group_stream)) return Run(operations);
   // Of a collective that was aborted meanwhile the communicator's error tells.
-  RunOnStream(group_stream, [operations] { static_cast<void>(Run(operations)); });
+  RunOnStream(group_stream, WorkKind::kLibrary,
+              [operations] { static_cast<void>(Run(operations)); });
   return ncclInProgress;
 }
 
