@@ -35,16 +35,6 @@ int64_t BackwardBytes(int64_t seq_length, int64_t padded_dim) {
   return WorkspaceFloats(seq_length, padded_dim, 5, 5, 3) * kFloatBytes;
 }
 
-// Stores that first read what they overwrite take three times as long (measured for rows of 256
-// bytes, 9 KB apart). Small tensors stay in the cache for their reader.
-bool WritesPastCaches(ConstTensorView qkv, ConstTensorView output) {
-  constexpr int64_t kLargeBytes = int64_t{4} << 20;
-  constexpr int64_t kLineBytes = 64;
-  const int64_t part_bytes = qkv.dim(4) * DTypeSize(qkv.dtype());  // of q, k, v or out
-  return qkv.num_bytes() >= kLargeBytes && part_bytes % kLineBytes == 0 &&
-         reinterpret_cast<uintptr_t>(output.raw()) % kLineBytes == 0;
-}
-
 struct Kernels {
   void (*forward)(const AttentionForwardTask&);
   void (*backward)(const AttentionBackwardTask&);

@@ -49,16 +49,20 @@ struct Case {
   }
 };
 
-// A tensor between stretches of NaN, so that reading past either end shows.
+// A tensor between stretches of NaN, so that reading past either end shows; aligned as in arenas.
 class FencedTensor {
  public:
   explicit FencedTensor(const Shape& shape)
       : memory_(static_cast<size_t>(2 * kFence + shape.num_elements()), BFloat16(std::nanf(""))),
-        view_(memory_.data() + kFence, DType::kBFloat16, shape) {}
+        view_(AfterFence(memory_.data()), DType::kBFloat16, shape) {}
   const TensorView& view() const { return view_; }
 
  private:
   static constexpr int64_t kFence = 4096;
+  static BFloat16* AfterFence(BFloat16* memory) {
+    const auto at = reinterpret_cast<uintptr_t>(memory + kFence);
+    return reinterpret_cast<BFloat16*>(at / 64 * 64);
+  }
   std::vector<BFloat16> memory_;
   TensorView view_;
 };
@@ -265,6 +269,11 @@ TEST_P(AmxAttentionTest, LongSequences) {
   ExpectMatchesOracle({.seq_length = 1100, .window = kDense, .head_dim = 8});
   ExpectMatchesOracle({.seq_length = 600, .window = 100, .num_heads = 9, .head_dim = 8});
   ExpectMatchesOracle({.seq_length = 620, .window = kDense, .num_heads = 9, .head_dim = 128});
+}
+
+// 4 MiB of q, k and v: results are written past the caches.
+TEST_P(AmxAttentionTest, ManyHeads) {
+  ExpectMatchesOracle({.seq_length = 43, .window = 20, .num_heads = 260, .head_dim = 64});
 }
 
 // A key whose last query in the band ends a group (128 queries), and which begins a panel of packed

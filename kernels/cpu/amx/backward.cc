@@ -98,7 +98,8 @@ class Sweep {
   void PrefetchRows() {
     const int64_t end = Smaller(next_prefetch_ + prefetch_rows_, group_end_);
     for (; next_prefetch_ < end; ++next_prefetch_) {
-      Prefetch(GradientRow(head_, task_.dqkv, next_prefetch_, 0), 3 * head_.head_dim);
+      if (!head_.stream)
+        Prefetch(GradientRow(head_, task_.dqkv, next_prefetch_, 0), 3 * head_.head_dim);
       const int64_t next = next_prefetch_ + kGroupQueries;
       if (next >= task_.segment.end) continue;
       Prefetch(QkvRow(head_, next, 0), 3 * head_.head_dim);
@@ -327,7 +328,6 @@ class Sweep {
   void StoreQueryGradients(const QueryTile& tile, int64_t t) {
     const __m512 scale = _mm512_set1_ps(scale_);
     for (int64_t pair = 0; pair < steps_; ++pair) {
-      const __mmask32 mask = ChunkMask(head_.head_dim, pair);
       for (int64_t half = 0; half < 2; ++half) {
         const float* from = arrays_.Dq(t) + (pair * 4 + half) * kTileFloats;
         __m512i low[16];
@@ -344,8 +344,7 @@ class Sweep {
           const __m512i rounded =
               RoundPair(_mm512_mul_ps(_mm512_castsi512_ps(low[column]), scale),
                         _mm512_mul_ps(_mm512_castsi512_ps(high[column]), scale));
-          BFloat16* to = GradientRow(head_, task_.dqkv, tile.begin + r, 0) + 32 * pair;
-          _mm512_mask_storeu_epi16(to, mask, rounded);
+          StoreChunk(head_, GradientRow(head_, task_.dqkv, tile.begin + r, 0), pair, rounded);
         }
       }
     }

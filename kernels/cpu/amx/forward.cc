@@ -155,7 +155,7 @@ class Sweep {
   void PrefetchRows(const QueryTile& tile) const {
     const int64_t end = Smaller(tile.last() + 1, task_.segment.end - kTileQueries);
     for (int64_t query = tile.begin; query < end; ++query) {
-      Prefetch(task_.out + query * task_.out_stride, head_.head_dim);
+      if (!head_.stream) Prefetch(task_.out + query * task_.out_stride, head_.head_dim);
       Prefetch(QkvRow(head_, query + kTileQueries, 0), 3 * head_.head_dim);
     }
   }
@@ -263,7 +263,7 @@ class Sweep {
       _mm512_store_ps(totals + r, SumsOfRows(total_ + r));
     }
     for (int64_t r = 0; r < tile.size; ++r) {
-      StoreRounded(arrays_.sums + GradientOffset(r, arrays_.steps), factors[r], head_.head_dim,
+      StoreRounded(head_, arrays_.sums + GradientOffset(r, arrays_.steps), factors[r],
                    task_.out + (tile.begin + r) * task_.out_stride);
       task_.lse[tile.begin + r] = __builtin_fmaf(shift_[r], kLn2, __builtin_logf(totals[r]));
     }

@@ -67,8 +67,8 @@ inline void StoreKeyGradient(const BackwardTask& task, const Part& part, int64_t
       AddSum(sum(task.sums.dk), steps, dk);
       AddSum(sum(task.sums.dv), steps, dv);
     }
-    StoreRounded(dk, ScoreScale(head), head.head_dim, GradientRow(head, task.dqkv, key, 1));
-    StoreRounded(dv, 1.0f, head.head_dim, GradientRow(head, task.dqkv, key, 2));
+    StoreRounded(head, dk, ScoreScale(head), GradientRow(head, task.dqkv, key, 1));
+    StoreRounded(head, dv, 1.0f, GradientRow(head, task.dqkv, key, 2));
     return;
   }
   MoveToSum(!is_first, dk, steps, sum(task.sums.dk));

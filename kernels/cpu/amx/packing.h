@@ -103,13 +103,19 @@ inline int64_t GradientOffset(int64_t row, int64_t steps) {
   return row / 16 * 2 * steps * kTileFloats + row % 16 * 16;
 }
 
+// Stores chunk `step` of an output row. Stores that first read what they overwrite take longer.
+inline void StoreChunk(const Head& head, BFloat16* row, int64_t step, __m512i x) {
+  if (head.stream) return _mm512_stream_si512(reinterpret_cast<__m512i*>(row + 32 * step), x);
+  _mm512_mask_storeu_epi16(row + 32 * step, ChunkMask(head.head_dim, step), x);
+}
+
 // factor * such a row, rounded to bf16.
-inline void StoreRounded(const float* row, float factor, int64_t head_dim, BFloat16* to) {
+inline void StoreRounded(const Head& head, const float* row, float factor, BFloat16* to) {
   const __m512 scale = _mm512_set1_ps(factor);
-  for (int64_t step = 0; step < Steps(head_dim); ++step, row += 2 * kTileFloats) {
+  for (int64_t step = 0; step < Steps(head.head_dim); ++step, row += 2 * kTileFloats) {
     const __m512 low = _mm512_mul_ps(_mm512_load_ps(row), scale);
     const __m512 high = _mm512_mul_ps(_mm512_load_ps(row + kTileFloats), scale);
-    _mm512_mask_storeu_epi16(to + 32 * step, ChunkMask(head_dim, step), RoundPair(low, high));
+    StoreChunk(head, to, step, RoundPair(low, high));
   }
 }
 

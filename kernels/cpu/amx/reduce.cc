@@ -26,7 +26,7 @@ void ReduceChunk(const ReduceTask& task, int64_t key, int64_t step, float* KeySu
   }
   const __m512 scale = _mm512_set1_ps(factor);
   const __m512i rounded = RoundPair(_mm512_mul_ps(low, scale), _mm512_mul_ps(high, scale));
-  _mm512_mask_storeu_epi16(to + 32 * step, ChunkMask(head.head_dim, step), rounded);
+  StoreChunk(head, to, step, rounded);
 }
 
 }  // namespace

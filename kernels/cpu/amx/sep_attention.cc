@@ -21,8 +21,10 @@ int64_t PaddedDim(int64_t head_dim) { return RoundUp(head_dim, 32); }
 class Plan : public AttentionSegments {
  public:
   Plan(const Context& ctx, Pass pass, ConstTensorView qkv, const AttentionIndex* index,
-       int64_t window)
-      : AttentionSegments(ctx, pass, qkv, index, window, kCut), qkv_(qkv.data<BFloat16>()) {}
+       int64_t window, ConstTensorView output)
+      : AttentionSegments(ctx, pass, qkv, index, window, kCut),
+        qkv_(qkv.data<BFloat16>()),
+        stream_(WritesPastCaches(qkv, output)) {}
 
   Head HeadAt(int64_t head) const {
     const PackedKeys packed = PackedKeysOf(head);
@@ -31,6 +33,7 @@ class Plan : public AttentionSegments {
             .window = window(),
             .qkv = qkv_ + HeadOffset(head, 3),
             .qkv_stride = RowStride(3),
+            .stream = stream_,
             .positions = packed.positions,
             .count = packed.count,
             .inverse = packed.inverse};
@@ -45,6 +48,7 @@ class Plan : public AttentionSegments {
 
  private:
   const BFloat16* qkv_;
+  bool stream_;
 };
 
 using Sums = AttentionSums<KeySums>;
@@ -74,7 +78,7 @@ bool Serves(DType dtype) { return dtype == DType::kBFloat16 && ActiveIsa() == Is
 const TileCode& ActiveTileCode() { return hardware::kTileCode; }
 
 void SepAttentionForward(Context& ctx, const SepAttentionForwardArgs& args, const TileCode& code) {
-  const Plan plan(ctx, Plan::Pass::kForward, args.qkv, args.index, args.window);
+  const Plan plan(ctx, Plan::Pass::kForward, args.qkv, args.index, args.window, args.out);
   ScratchScope scratch(*ctx.scratch);
   const AttentionWorkspaces workspaces(ctx, scratch,
                                        code.forward_bytes(plan.seq_length(), plan.head_dim()));
@@ -90,7 +94,7 @@ void SepAttentionForward(Context& ctx, const SepAttentionForwardArgs& args, cons
 
 void SepAttentionBackward(Context& ctx, const SepAttentionBackwardArgs& args,
                           const TileCode& code) {
-  const Plan plan(ctx, Plan::Pass::kBackward, args.qkv, args.index, args.window);
+  const Plan plan(ctx, Plan::Pass::kBackward, args.qkv, args.index, args.window, args.dqkv);
   ScratchScope scratch(*ctx.scratch);
   const AttentionWorkspaces workspaces(ctx, scratch,
                                        code.backward_bytes(plan.seq_length(), plan.head_dim()));

@@ -21,6 +21,7 @@ struct Head {
   int64_t window;       // 1 ... T
   const BFloat16* qkv;  // row 0: q, k, v of D elements each
   int64_t qkv_stride;
+  bool stream;  // outputs go past the caches: whole lines of tensors too large to stay there
   // Packed keys (base/attention_index.h), or null.
   const int32_t* positions;
   const int32_t* count;
