@@ -285,6 +285,10 @@ TEST_P(AmxAttentionTest, KeysThatLeaveTheBandWithAGroup) {
   }
 }
 
+TEST_P(AmxAttentionTest, RandomShapes) {
+  kernels::testing::ExpectRandomShapesMatchTheOracle<ThisTrial, Case>();
+}
+
 // Scores of several hundred: beyond what fixed exponents hold.
 TEST_P(AmxAttentionTest, LargeScores) {
   for (const double scale : {3.0, 12.0, 15.0}) {

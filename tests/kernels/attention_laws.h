@@ -2,13 +2,16 @@
 // computed by Compute() and compared bit for bit by ExpectSame().
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <iterator>
 #include <limits>
 #include <vector>
 
 #include <gtest/gtest.h>
 
 #include "base/attention_index.h"
+#include "base/philox.h"
 #include "tests/kernels/op_test.h"
 
 namespace sepia::kernels::testing {
@@ -47,6 +50,40 @@ void ExpectNaNStaysAmongVisiblePairs(Case c) {
       trial.Compute();
       trial.ExpectMatchesOracle();
     }
+  }
+}
+
+// Number `number` of an endless row of shapes. Edges of tiles, panels, groups and segments meet in
+// more ways than anybody lists: windows lie next to multiples of 16 as often as anywhere.
+template <typename Case>
+Case RandomShape(uint64_t number) {
+  const PhiloxStream stream(number, "attention shape");
+  uint64_t drawn = 0;
+  const auto below = [&](int64_t bound) {
+    return static_cast<int64_t>(stream.Bits(drawn++) % static_cast<uint64_t>(bound));
+  };
+  const int64_t most[] = {40, 200, 600, 1300};
+  Case c;
+  c.seq_length = 1 + below(most[below(std::ssize(most))]);
+  c.window = 1 + below(c.seq_length + 1);
+  if (below(2) == 0) c.window = std::max<int64_t>(1, 16 * below(13) - 1 + below(3));
+  c.num_initial = static_cast<int32_t>(below(2) == 0 ? 3 : below(50));
+  c.density = {static_cast<double>(below(11)) / 10 * static_cast<double>(below(11)) / 10};
+  c.num_heads = below(4) == 0 ? 1 + below(12) : 1 + below(2);
+  c.head_dim = 8 * (1 + below(3));
+  c.num_threads = 1 + static_cast<int>(below(5));
+  return c;
+}
+
+template <typename Trial, typename Case>
+void ExpectRandomShapesMatchTheOracle() {
+  constexpr uint64_t kShapes = 60;
+  for (uint64_t number = 0; number < kShapes; ++number) {
+    SCOPED_TRACE(number);
+    Trial trial(RandomShape<Case>(number));
+    trial.Compute();
+    trial.ExpectMatchesOracle();
+    if (::testing::Test::HasFailure()) return;
   }
 }
 

@@ -116,6 +116,8 @@ TEST_P(SepAttentionTest, LongSequences) {
   ExpectMatchesOracle({.seq_length = 601, .num_heads = 1, .kind = AttentionKind::kFull});
 }
 
+TEST_P(SepAttentionTest, RandomShapes) { testing::ExpectRandomShapesMatchTheOracle<Trial, Case>(); }
+
 // Scores of several hundred: the softmax must not overflow, and its tail must vanish quietly.
 TEST_P(SepAttentionTest, LargeScores) {
   ExpectMatchesOracle({.seq_length = 120, .head_dim = 16, .query_scale = 15});
