@@ -25,9 +25,9 @@ struct AttentionWork {
 
 // Backward, key gradients are sums over queries: every segment has sums of its own, which are added
 // in the order of segments. So the segments of a head follow from the shape: about 144 of all heads
-// together, which keep up to 64 threads evenly busy, or fewer where their sums would weigh too much
-// against their products. Small ones first, where few far keys have sums to add yet, then large
-// ones.
+// together, which keep up to 64 threads evenly busy, or fewer where they would be so short that
+// their sums weigh against their products. Small ones first, where few far keys have sums to add
+// yet, then large ones.
 inline constexpr int64_t kMaxBackwardSegments = 144;
 struct BackwardCut {
   int64_t num_small, num_large;

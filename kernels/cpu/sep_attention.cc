@@ -10,8 +10,9 @@ namespace sepia::kernels::cpu {
 namespace {
 
 // A segment begins at a chunk and at a tile.
-constexpr AttentionCut kCut = {
-    .granularity = kChunkKeys, .shortest_forward = 2 * kChunkKeys, .shortest_backward = kChunkKeys};
+constexpr AttentionCut kCut = {.granularity = kChunkKeys,
+                               .shortest_forward = 2 * kChunkKeys,
+                               .shortest_backward = 4 * kChunkKeys};
 
 int64_t PaddedDim(int64_t head_dim) { return RoundUp(head_dim, 16); }
 

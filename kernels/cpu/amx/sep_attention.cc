@@ -10,7 +10,6 @@ namespace {
 
 // Every segment packs its far keys again, so that it should not be short. 128 queries are swept
 // together.
-// Products are fast here, moving sums is not: a few long segments.
 constexpr AttentionCut kCut = {
     .granularity = 128, .shortest_forward = 256, .shortest_backward = 384};
 
