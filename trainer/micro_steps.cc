@@ -8,6 +8,22 @@
 #include "base/check.h"
 
 namespace sepia::trainer {
+namespace {
+
+model::GptNeox::BackwardArgs BackwardArgsOf(const MicroSteps::Args& args, int64_t i,
+                                            GradientReducer::Gradients gradients) {
+  return {.grad_scale = args.grad_scale,
+          .loss_sum = args.loss_sum,
+          .loss_mode = i == 0 ? GradMode::kOverwrite : GradMode::kAccumulate,
+          .grad_mode = gradients.mode,
+          .gradients_ready = std::move(gradients.ready)};
+}
+
+int64_t AddressOf(const ConstTensorView& tensor) {
+  return static_cast<int64_t>(reinterpret_cast<intptr_t>(tensor.raw()));
+}
+
+}  // namespace
 
 std::string GraphRange::Describe() const {
   const std::string why = left_out.empty() ? "" : ": " + left_out;
@@ -57,23 +73,6 @@ void MicroSteps::Run(kernels::Context& ctx, std::span<const Batch> batches, cons
     if (i + 1 < count) model_.Prefetch(batches[static_cast<size_t>(i + 1)]);
   }
 }
-
-namespace {
-
-model::GptNeox::BackwardArgs BackwardArgsOf(const MicroSteps::Args& args, int64_t i,
-                                            GradientReducer::Gradients gradients) {
-  return {.grad_scale = args.grad_scale,
-          .loss_sum = args.loss_sum,
-          .loss_mode = i == 0 ? GradMode::kOverwrite : GradMode::kAccumulate,
-          .grad_mode = gradients.mode,
-          .gradients_ready = std::move(gradients.ready)};
-}
-
-int64_t AddressOf(const ConstTensorView& tensor) {
-  return static_cast<int64_t>(reinterpret_cast<intptr_t>(tensor.raw()));
-}
-
-}  // namespace
 
 void MicroSteps::RunOpByOp(kernels::Context& ctx, const Batch& batch, int64_t i, int64_t count,
                            const Args& args) {

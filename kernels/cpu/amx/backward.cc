@@ -98,8 +98,9 @@ class Sweep {
   void PrefetchRows() {
     const int64_t end = Smaller(next_prefetch_ + prefetch_rows_, group_end_);
     for (; next_prefetch_ < end; ++next_prefetch_) {
-      if (!head_.stream)
+      if (!head_.stream) {
         Prefetch(GradientRow(head_, task_.dqkv, next_prefetch_, 0), 3 * head_.head_dim);
+      }
       const int64_t next = next_prefetch_ + kGroupQueries;
       if (next >= task_.segment.end) continue;
       Prefetch(QkvRow(head_, next, 0), 3 * head_.head_dim);
