@@ -102,8 +102,10 @@ AttentionSchedule AttentionSchedule::Backward(const AttentionWork& work, int num
       segments == 1 ? 0 : BackwardHeadsToCut(work.batch_size, work.num_heads, num_threads);
   std::vector<int64_t> rows(static_cast<size_t>(work.batch_size));
   std::iota(rows.begin(), rows.end(), int64_t{0});
-  std::stable_sort(rows.begin(), rows.end(), [&](int64_t a, int64_t b) {
-    return schedule.CostOf(a, 0, segments) > schedule.CostOf(b, 0, segments);
+  std::sort(rows.begin(), rows.end(), [&](int64_t a, int64_t b) {
+    const int64_t cost_a = schedule.CostOf(a, 0, segments);
+    const int64_t cost_b = schedule.CostOf(b, 0, segments);
+    return cost_a != cost_b ? cost_a > cost_b : a < b;
   });
   for (const int64_t row : rows) {
     for (int64_t head = 0; head < work.num_heads; ++head) {
