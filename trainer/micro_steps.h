@@ -47,6 +47,7 @@ class MicroSteps {
   // Leaves the gradients of all batches to AdamW::MeasureGradients.
   void Run(kernels::Context& ctx, std::span<const Batch> batches, const Args& args);
 
+  const GraphRange& graph_range() const { return range_; }
   // Null without graphs.
   const kernels::DeviceGraphs* graphs() const { return graphs_.get(); }
 

@@ -114,7 +114,6 @@ class Trainer {
   model::GptNeox model_;
   kernels::Context ctx_;
   AdamW optimizer_;
-  const GraphRange graph_range_;  // empty: no graphs
   MicroSteps micro_steps_;
   LossScaler scaler_;
   const Schedule schedule_;

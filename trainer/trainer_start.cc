@@ -115,8 +115,7 @@ Trainer::Trainer(LoadedConfig config, const TrainOptions& options, const StopSig
            .full_attention = settings_.full_attention},
       optimizer_(settings_.optimizer, model_, mesh, settings_.parallel.zero_stage,
                  settings_.parallel.overlap),
-      graph_range_(GraphsOf(settings_, mesh.data().size())),
-      micro_steps_(model_, optimizer_, graph_range_),
+      micro_steps_(model_, optimizer_, GraphsOf(settings_, mesh.data().size())),
       scaler_(settings_.loss_scale, settings_.precision),
       schedule_(MakeSchedule(settings_)),
       attention_plan_(model::MakeAttentionPlan(settings_.model)),
@@ -213,7 +212,7 @@ void Trainer::PrintHeader() {
       LoaderOptions(settings_, mesh_, datasets_.train, state_.consumed_samples), attention_plan_);
   facts.attention_kernels = model_.DescribeAttention(ctx_);
   facts.device = kernels::DeviceName(settings_.device);
-  if (settings_.cuda_graphs) facts.graphs = graph_range_.Describe();
+  if (settings_.cuda_graphs) facts.graphs = micro_steps_.graph_range().Describe();
   facts.train_data = datasets_.train->Describe();
   facts.start = start_;
   for (const std::string& line : HeaderBlock(config_, facts)) LogInfo("{}", line);
