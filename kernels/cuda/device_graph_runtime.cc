@@ -1,17 +1,12 @@
 // graph.h on the CUDA run time. Never run on hardware so far (docs/cuda.md).
 #include <cuda_runtime_api.h>
 
+#include "kernels/cuda/cuda_calls.h"
 #include "kernels/cuda/graph.h"
 
 namespace sepia::kernels::cuda {
 namespace {
 
-void Check(cudaError_t status, const char* call, const Where& where) {
-  if (status == cudaSuccess) return;
-  throw DeviceError(std::string(call) + ": " + cudaGetErrorString(status), where);
-}
-
-cudaStream_t Handle(const Stream& stream) { return static_cast<cudaStream_t>(stream.handle()); }
 cudaGraph_t Handle(const Graph& graph) { return static_cast<cudaGraph_t>(graph.handle()); }
 cudaGraphExec_t ExecHandle(void* handle) { return static_cast<cudaGraphExec_t>(handle); }
 

@@ -1,20 +1,11 @@
 // device.h on the CUDA run time. Never run on hardware so far (docs/cuda.md).
 #include <cuda_runtime_api.h>
 
+#include "kernels/cuda/cuda_calls.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/graph.h"
 
 namespace sepia::kernels::cuda {
-namespace {
-
-void Check(cudaError_t status, const char* call, const Where& where) {
-  if (status == cudaSuccess) return;
-  throw DeviceError(std::string(call) + ": " + cudaGetErrorString(status), where);
-}
-
-cudaStream_t Handle(const Stream& stream) { return static_cast<cudaStream_t>(stream.handle()); }
-
-}  // namespace
 
 int NumDevices(std::string* why) {
   int count = 0;
