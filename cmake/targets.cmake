@@ -8,10 +8,14 @@ function(sepia_library name)
   target_link_libraries(sepia_${name} PUBLIC sepia_flags ${arg_DEPENDS})
 endfunction()
 
-# sepia_test(NAME SOURCES a_test.cc ... DEPENDS library ...): one gtest program a folder.
+# sepia_test(NAME [ON_CUDA] SOURCES a_test.cc ... DEPENDS library ...): one gtest program a folder.
+# ON_CUDA: what its sources test runs on the device (tests/on_cuda).
 function(sepia_test name)
-  cmake_parse_arguments(arg "" "" "SOURCES;DEPENDS" ${ARGN})
+  cmake_parse_arguments(arg "ON_CUDA" "" "SOURCES;DEPENDS" ${ARGN})
   add_executable(${name} ${arg_SOURCES})
+  if(arg_ON_CUDA)
+    target_include_directories(${name} BEFORE PRIVATE ${CMAKE_SOURCE_DIR}/tests/on_cuda)
+  endif()
   target_link_libraries(${name} PRIVATE ${arg_DEPENDS} sepia_test_support GTest::gmock
                         GTest::gtest)
   add_test(NAME ${name} COMMAND ${name})

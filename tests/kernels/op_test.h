@@ -10,9 +10,9 @@
 
 #include "base/arena.h"
 #include "base/buffer.h"
+#include "device_under_test.h"
 #include "kernels/context.h"
 #include "kernels/device.h"
-#include "tests/support/test_device.h"
 
 namespace sepia::kernels::testing {
 
@@ -86,6 +86,4 @@ std::string DTypeParamName(const ::testing::TestParamInfo<DType>& info);
 
 }  // namespace sepia::kernels::testing
 
-#ifdef SEPIA_TEST_ON_CUDA
-#include "tests/kernels/device_ops.h"
-#endif
+#include "ops_under_test.h"  // overloads for what stands above

@@ -7,10 +7,10 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include "device_under_test.h"
 #include "model/decoder.h"
 #include "tests/model/compare.h"
 #include "tests/model/model_under_test.h"
-#include "tests/support/test_device.h"
 
 namespace sepia::model {
 namespace {

@@ -6,11 +6,11 @@
 
 #include "base/device_memory.h"
 #include "base/philox.h"
+#include "device_under_test.h"
 #include "dist/device_world.h"
 #include "kernels/device.h"
 #include "model/make_batch.h"
 #include "model/model_config.pb.h"
-#include "tests/support/test_device.h"
 
 namespace sepia::testing {
 

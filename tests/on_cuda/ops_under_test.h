@@ -1,7 +1,6 @@
 // Runs the tests of ops on a device: for each op an overload that takes a TestContext, which copies
 // the op's tensors to kTestDevice, runs it there, and copies what it may have written back. Tests
-// and oracles stay those of the host. Included by op_test.h in programs that define
-// SEPIA_TEST_ON_CUDA.
+// and oracles stay those of the host. Included by op_test.h.
 #pragma once
 
 #include <list>

@@ -1,0 +1,2 @@
+// On the host tests call the ops themselves.
+#pragma once
