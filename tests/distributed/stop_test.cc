@@ -122,8 +122,9 @@ class StopOnceTest : public FaultTest {};
 TEST_F(StopOnceTest, ASignalBeforeTheRanksHaveMetStopsTheRun) {
   const std::vector<std::string> args = Train("a", kPatient);
   std::vector<std::string> words = args;
-  const std::string late = fmt::format(
-      "trap '' USR1; while [ ! -e {} ]; do sleep 0.02; done; exec \"$@\"", run_.File("go"));
+  const std::string late =
+      fmt::format("trap '' USR1; : >{}; while [ ! -e {} ]; do sleep 0.02; done; exec \"$@\"",
+                  run_.File("deaf"), run_.File("go"));
   words.insert(words.end(), {":", "-n", "1", "/bin/sh", "-c", late, "sh", SEPIA_BINARY});
   words.insert(words.end(), args.begin(), args.end());
   SepiaProcess process(words, {.ranks = 1});
@@ -131,7 +132,8 @@ TEST_F(StopOnceTest, ASignalBeforeTheRanksHaveMetStopsTheRun) {
     const std::vector<pid_t> ranks = RankProcesses(process);
     return !ranks.empty() && Handles(ranks.front(), SIGUSR1);
   };
-  EXPECT_TRUE(WaitUntil(first_listens, /*seconds=*/20));
+  ASSERT_TRUE(WaitUntil(first_listens, /*seconds=*/20));
+  ASSERT_TRUE(WaitForFile(run_.File("deaf")));
   process.Signal(SIGUSR1);
   EXPECT_TRUE(WaitUntil(
       [&] { return process.Output().find("finishing what is under way") != std::string::npos; },
