@@ -15,6 +15,7 @@
 #include "dist/gather.h"
 #include "dist/launcher.h"
 #include "model/parameters.h"
+#include "trainer/machine.h"
 #include "trainer/memory_plan.h"
 
 namespace sepia::trainer {
@@ -80,6 +81,20 @@ void CompareRanks(dist::Communicator& world, const TrainSettings& settings) {
                             .value = ParameterTableDigest(settings.model),
                             .remedy = "give every rank the same config and build"});
   WarnAboutBinding(world, NumThreads(settings));
+}
+
+void RequireMemoryOfRanks(dist::Mesh& mesh, const TrainSettings& settings) {
+  if (settings.device != Device::kCpu) return;
+  dist::Communicator& world = mesh.world();
+  const std::string node = dist::NodeName();
+  const std::vector<std::string> nodes = GatherTexts(world, node, "node names");
+  const auto ranks = std::count(nodes.begin(), nodes.end(), node);
+  const int64_t bytes = PlanMemory(settings, mesh.data().size()).total();
+  dist::Agree(world, [&] {
+    RequireMemory(ranks * bytes, fmt::format("{} rank{} on {}", ranks, ranks == 1 ? "" : "s", node),
+                  "`sepia check` lists what batch.micro and recompute would save; fewer ranks a "
+                  "node and a shorter data.sequence_length take less, too");
+  });
 }
 
 std::vector<std::string> TryGroups(dist::Mesh& mesh) {

@@ -18,6 +18,11 @@ std::string ParameterTableDigest(const model::ModelConfig& model);
 // once, when ranks have unequal numbers of threads or fewer processors than threads. Collective.
 void CompareRanks(dist::Communicator& world, const TrainSettings& settings);
 
+// Throws as dist::Agree does when the planned memory of all ranks of a node is more than it has.
+// Nothing of it is allocated yet. Looks at the memory of hosts only: a GPU refuses by itself what
+// it cannot give. Collective.
+void RequireMemoryOfRanks(dist::Mesh& mesh, const TrainSettings& settings);
+
 // One all-reduce in each group with a known sum. Throws InternalError when it is wrong. Returns a
 // line a group, for people. Collective.
 std::vector<std::string> TryGroups(dist::Mesh& mesh);

@@ -9,8 +9,11 @@
 #include <fstream>
 #include <limits>
 
+#include <fmt/format.h>
+
 #include "base/error.h"
 #include "base/file.h"
+#include "trainer/log_line.h"
 
 namespace sepia::trainer {
 namespace {
@@ -98,9 +101,23 @@ MachineFacts ReadMachine() {
   facts.usable_cpus = UsableCpus();
   facts.physical_bytes = MemInfoBytes("MemTotal");
   facts.available_bytes = MemInfoBytes("MemAvailable");
+  facts.swap_bytes = MemInfoBytes("SwapTotal");
   facts.cgroup_bytes = CgroupBytes();
   facts.huge_pages = HugePages();
   return facts;
+}
+
+void RequireMemory(int64_t bytes, const std::string& who, const std::string& remedy) {
+  const MachineFacts machine = ReadMachine();
+  const int64_t memory = machine.memory_bytes();
+  if (memory == 0 || bytes <= memory + machine.swap_bytes) return;
+  throw UserError(ExitCode::kEnvironment,
+                  fmt::format("{}: {} of memory do not fit in this machine's {}{}; {}", who,
+                              FormatBytes(bytes), FormatBytes(memory),
+                              machine.swap_bytes == 0
+                                  ? std::string()
+                                  : fmt::format(" and {} of swap", FormatBytes(machine.swap_bytes)),
+                              remedy));
 }
 
 int64_t FreeDiskBytes(const std::string& path) {

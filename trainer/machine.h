@@ -13,6 +13,7 @@ struct MachineFacts {
   int64_t physical_bytes = 0;   // RAM
   int64_t cgroup_bytes = 0;     // memory limit of the container; 0: none
   int64_t available_bytes = 0;  // free or reclaimable at this moment
+  int64_t swap_bytes = 0;       // of all swap devices
   std::string huge_pages;       // "always", "madvise", "never"; "" unknown
 
   // What one may plan with: RAM or the container's limit.
@@ -21,6 +22,11 @@ struct MachineFacts {
 
 // Values that the system does not tell stay 0 or empty.
 MachineFacts ReadMachine();
+
+// Throws UserError(kEnvironment) when `bytes`, what `who` ("two models") needs, are more than
+// memory and swap together. Linux hands such memory out, and ends the process when it is written
+// to.
+void RequireMemory(int64_t bytes, const std::string& who, const std::string& remedy);
 
 // Free bytes of the file system that `path` is, or will be, on; -1 when it cannot be told.
 int64_t FreeDiskBytes(const std::string& path);

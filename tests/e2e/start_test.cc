@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "base/file.h"
 #include "tests/e2e/sepia_process.h"
 #include "tests/e2e/tiny_run.h"
 
@@ -114,6 +115,18 @@ TEST(StartTest, CommandsThatDoNotTrainRefuseTrainingSettings) {
   EXPECT_NE(result.output.find("optimizer.lr (--set 'optimizer.lr=1e-3')"), std::string::npos)
       << result.output;
   EXPECT_EQ(result.output.find("precision"), std::string::npos) << result.output;
+}
+
+// More than any machine has: refused before a page is touched or a directory made.
+TEST(StartTest, ARunThatNoMemoryHoldsIsRefusedBeforeAnythingIsMade) {
+  const TinyRun run;
+  const ProcessResult result = RunSepia(
+      run.Train("huge", {"--set", "batch.micro=1048576", "--set", "batch.global=1048576", "--set",
+                         "model.max_positions=65536", "--set", "data.sequence_length=65536"}));
+  EXPECT_EQ(result.code, 78) << result.output;
+  EXPECT_NE(result.output.find("do not fit in this machine's"), std::string::npos) << result.output;
+  EXPECT_NE(result.output.find("`sepia check`"), std::string::npos) << result.output;
+  EXPECT_FALSE(FileExists(run.RunDir("huge")));
 }
 
 // Every update whose gradient norm lies too far above the last ones, and no other, is skipped:

@@ -16,6 +16,7 @@
 #include "tools/sepia/linear_workload.h"
 #include "tools/sepia/step_workload.h"
 #include "trainer/config.h"
+#include "trainer/machine.h"
 #include "trainer/memory_plan.h"
 #include "trainer/process.h"
 
@@ -100,9 +101,15 @@ class Cases {
     if (!o.text.empty()) input_ = TokensOfText(o.text, o.tokenizer, NumTokens());
     for (const std::string& attention : o.attentions) {
       for (const std::string& dtype : o.dtypes) {
-        for (const int threads : o.threads) Add(attention, dtype, threads);
+        for (const int threads : o.threads) {
+          cases_.push_back(
+              {.settings = Settings(o, dtype, attention, threads, input_.separator_ids),
+               .attention = attention});
+        }
       }
     }
+    RequireMemoryForAll();
+    for (Case& c : cases_) Prepare(c);
     // After all models, so that their memory is measured without the products'.
     for (Case& c : cases_) AddProducts(c);
   }
@@ -120,9 +127,17 @@ class Cases {
  private:
   int64_t NumTokens() const { return options_.micro * (options_.seq + 1); }
 
-  void Add(const std::string& attention, const std::string& dtype, int threads) {
-    Case c{.settings = Settings(options_, dtype, attention, threads, input_.separator_ids),
-           .attention = attention};
+  // All models stay for all rounds.
+  void RequireMemoryForAll() const {
+    int64_t bytes = 0;
+    for (const Case& c : cases_) bytes += trainer::PlanMemory(c.settings).total();
+    trainer::RequireMemory(
+        bytes, fmt::format("bench step: {} model{}", cases_.size(), cases_.size() == 1 ? "" : "s"),
+        "give fewer values to --attention, --dtype and --threads at a time, a smaller --micro or "
+        "--seq, or --recompute");
+  }
+
+  void Prepare(Case& c) {
     const model::ModelConfig& model = c.settings.model;
     if (options_.text.empty()) {
       input_.tokens =
@@ -135,7 +150,6 @@ class Cases {
     c.peak_rss_bytes = trainer::PeakResidentBytes();
     c.growth_bytes = c.peak_rss_bytes - before;
     c.workload->VerifyLosses();
-    cases_.push_back(std::move(c));
   }
 
   void AddProducts(Case& c) {

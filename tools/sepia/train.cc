@@ -76,6 +76,7 @@ ExitCode TrainOnRanks(const TrainCommand& command, const trainer::StopSignals& s
   }
   world = dist::OpenDeviceWorld(std::move(world), config.settings.device);
   dist::Mesh mesh(std::move(world), config.settings.parallel.tensor);
+  trainer::RequireMemoryOfRanks(mesh, config.settings);
   if (command.dry_run) {
     DryRun(config, mesh);
     watchdog.ExpectTheEnd();
