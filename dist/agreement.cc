@@ -1,11 +1,13 @@
 #include "dist/agreement.h"
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
 
 #include "base/log.h"
+#include "dist/flight_recorder.h"
 #include "dist/gather.h"
 #include "dist/launcher.h"
 
@@ -24,28 +26,36 @@ std::string Outcome(const std::function<void()>& work) {
   }
 }
 
-[[noreturn]] void FailTogether(Communicator& world, ExitCode code, const std::string& message) {
-  if (world.rank() == 0) LogError("{}", message);
-  // The launcher ends the job when the first rank ends: not before the message is out.
-  world.Barrier("failure");
-  throw AgreedError(code, message);
-}
-
 }  // namespace
 
-void Agree(Communicator& world, const std::function<void()>& work) {
-  if (world.size() == 1) return work();
+void FailTogether(Communicator& world, const Failure& failure) {
+  // Before the barrier: behind it a rank may end while another has not noticed that it is through.
+  if (const auto recorder = world.recorder()) recorder->ExpectTheEnd();
+  if (world.rank() == 0) LogError("{}", failure.message);
+  // The launcher ends the job when the first rank ends: not before the message is out.
+  world.Barrier("failure");
+  throw AgreedError(failure.code, failure.message);
+}
+
+std::optional<Failure> FirstFailure(Communicator& world, const std::function<void()>& work) {
   const std::vector<std::string> outcomes = GatherTexts(world, Outcome(work), "outcomes");
   const auto failed = std::find_if(outcomes.begin(), outcomes.end(),
                                    [](const std::string& outcome) { return !outcome.empty(); });
-  if (failed == outcomes.end()) return;
+  if (failed == outcomes.end()) return std::nullopt;
   const size_t space = failed->find(' ');
   const auto code = static_cast<ExitCode>(std::stoi(failed->substr(0, space)));
   std::string message = failed->substr(space + 1);
   if (!RanksThatDiffer(outcomes).empty()) {
     message = fmt::format("rank {}: {}", failed - outcomes.begin(), message);
   }
-  FailTogether(world, code, message);
+  return Failure{code, std::move(message)};
+}
+
+void Agree(Communicator& world, const std::function<void()>& work) {
+  if (world.size() == 1) return work();
+  if (const std::optional<Failure> failure = FirstFailure(world, work)) {
+    FailTogether(world, *failure);
+  }
 }
 
 void RequireSame(Communicator& world, const SharedFact& fact) {
@@ -57,12 +67,12 @@ void RequireSame(Communicator& world, const SharedFact& fact) {
   size_t usual = 0;
   while (values[usual] == values[first]) ++usual;
   FailTogether(
-      world, ExitCode::kUsage,
-      fmt::format("{} differs between ranks: rank {} (on {}) has {}, rank {} (on {}) has "
-                  "{}{}; {}",
-                  fact.what, first, nodes[first], values[first], usual, nodes[usual], values[usual],
-                  odd.size() == 1 ? "" : fmt::format("; {} ranks differ", odd.size()),
-                  fact.remedy));
+      world,
+      {ExitCode::kUsage,
+       fmt::format(
+           "{} differs between ranks: rank {} (on {}) has {}, rank {} (on {}) has {}{}; {}",
+           fact.what, first, nodes[first], values[first], usual, nodes[usual], values[usual],
+           odd.size() == 1 ? "" : fmt::format("; {} ranks differ", odd.size()), fact.remedy)});
 }
 
 }  // namespace sepia::dist

@@ -11,15 +11,30 @@
 
 namespace sepia::dist {
 
-// Thrown on every rank when the work of at least one failed. Rank 0 has logged the message already.
+// Thrown on every rank when the work of at least one failed, and not to be caught: the ranks end.
+// Rank 0 has logged the message already.
 class AgreedError : public Error {
  public:
   using Error::Error;
 };
 
+// Why work failed: its first failure by rank. The message names the rank unless all failed in the
+// same way.
+struct Failure {
+  ExitCode code;
+  std::string message;
+};
+
+// Runs `work`, which makes no collective calls, on every rank. Returns the same on all of them:
+// none when it threw on no rank. For failures that a run can go on from. Collective.
+std::optional<Failure> FirstFailure(Communicator& world, const std::function<void()>& work);
+
+// The end of the run, for a reason that all ranks know: rank 0 logs it, and all throw AgreedError.
+// From here on no rank takes another one's end for a fault. Collective.
+[[noreturn]] void FailTogether(Communicator& world, const Failure& failure);
+
 // Runs `work`, which makes no collective calls. When it throws on any rank, throws AgreedError on
-// all ranks, with the exit code and message of the first that failed; the message names the rank
-// unless all failed in the same way. In a world of one the exception just passes. Collective.
+// all ranks, with the first failure. In a world of one the exception just passes. Collective.
 void Agree(Communicator& world, const std::function<void()>& work);
 
 // The same for work with a result.

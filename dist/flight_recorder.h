@@ -68,6 +68,10 @@ class FlightRecorder {
   void Started(int64_t call);
   void Done(int64_t call);
 
+  // From now on other ranks may end: one whose process is gone is no lost peer.
+  void ExpectTheEnd() { ending_ = true; }
+  bool ending() const { return ending_; }
+
   // Changes whenever anything does.
   uint64_t progress() const { return progress_.load(std::memory_order_relaxed); }
   Record Read() const;
@@ -82,6 +86,7 @@ class FlightRecorder {
   ShortText<32> phase_ = std::string_view("start");
   double phase_began_ = 0;
   std::atomic<uint64_t> progress_ = 0;
+  std::atomic<bool> ending_ = false;
 };
 
 }  // namespace sepia::dist

@@ -29,8 +29,9 @@ namespace {
 constexpr double kShortestTick = 0.05, kLongestTick = 0.5;
 // A rank that has waited this long asks whether the others' processes still exist.
 constexpr double kSuspicion = 0.3;
-// For the other ranks' reports: a network file system shows a new file late.
-constexpr double kShortestGrace = 1, kLongestGrace = 30;
+// For the other ranks' reports: a network file system shows a new file late, and a rank whose
+// report is late on a busy machine must not pass for a silent one.
+constexpr double kShortestGrace = 3, kLongestGrace = 30;
 constexpr double kBacktraceSeconds = 0.5;
 
 void Sleep(double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); }
@@ -113,8 +114,7 @@ void Watchdog::Protect(const WatchdogOptions& options) {
 }
 
 void Watchdog::ExpectTheEnd() {
-  const std::lock_guard lock(mutex_);
-  ending_ = true;
+  if (recorder_ != nullptr) recorder_->ExpectTheEnd();
 }
 
 void Watchdog::Run() {
@@ -134,13 +134,14 @@ void Watchdog::Run() {
     seen = now;
     if (closed_) return;
     const WatchdogOptions options = options_;
-    const bool ending = ending_;
     lock.unlock();
     if (!options.directory.empty() && FileExists(options.directory)) {
       Alarm("another rank has raised the alarm", stalled, options);
     }
-    if (stalled > kSuspicion && !ending) {
-      if (const int dead = DeadPeer(); dead >= 0) LeaveBecauseOf(dead);
+    if (stalled > kSuspicion) {
+      // In this order: who ends as expected does so only when this rank expects it too.
+      const int dead = DeadPeer();
+      if (dead >= 0 && !recorder_->ending()) LeaveBecauseOf(dead);
     }
     if (limit > 0 && stalled > limit) {
       Alarm(fmt::format("no progress for {:.1f} s", stalled), stalled, options);

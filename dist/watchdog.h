@@ -64,7 +64,6 @@ class Watchdog {
   std::condition_variable closing_;
   WatchdogOptions options_;
   bool closed_ = false;
-  bool ending_ = false;
   std::thread thread_;  // last
 };
 

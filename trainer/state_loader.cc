@@ -1,6 +1,7 @@
 #include "trainer/state_loader.h"
 
 #include <algorithm>
+#include <optional>
 #include <sstream>
 #include <utility>
 
@@ -81,16 +82,14 @@ std::vector<std::string> StateLoader::PathsToTry() {
 std::string StateLoader::LoadNewest(const std::vector<std::string>& paths,
                                     checkpoint::TrainState* state) {
   size_t first = 0;
-  while (true) {
-    try {
-      dist::Agree(world_, [&] { Load(paths[first], state); });
-      break;
-    } catch (const Error& error) {
-      if (error.code() != ExitCode::kBadData || first + 1 == paths.size()) throw;
-      if (world_.rank() == 0) LogWarn("--fallback-to-older: {}", error.what());
-    }
-    ++first;
+  const auto load = [&] { Load(paths[first], state); };
+  for (; first + 1 < paths.size(); ++first) {
+    const std::optional<dist::Failure> failure = dist::FirstFailure(world_, load);
+    if (!failure.has_value()) break;
+    if (failure->code != ExitCode::kBadData) dist::FailTogether(world_, *failure);
+    if (world_.rank() == 0) LogWarn("--fallback-to-older: {}", failure->message);
   }
+  if (first + 1 == paths.size()) dist::Agree(world_, load);
   // Now: the next start must not stumble over them again.
   dist::Agree(world_, [&] {
     for (size_t i = 0; world_.rank() == 0 && i < first; ++i) {
