@@ -1,6 +1,7 @@
 #include "tests/distributed/failure_modes.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -55,6 +56,27 @@ TimedResult RunWithFault(const std::vector<std::string>& args, int ranks,
   return {result.code, std::move(result.output), timer.Seconds()};
 }
 
+namespace {
+
+// From /proc/PID/stat, "pid (name) state parent ...": 'T' is stopped.
+struct ProcessState {
+  char state = '?';
+  int parent = 0;
+};
+ProcessState StateOf(const std::string& process) {
+  std::ifstream file("/proc/" + process + "/stat");
+  std::string stat;
+  std::getline(file, stat);
+  ProcessState state;
+  const size_t name_end = stat.rfind(") ");
+  if (name_end != std::string::npos) {
+    std::sscanf(stat.c_str() + name_end, ") %c %d", &state.state, &state.parent);
+  }
+  return state;
+}
+
+}  // namespace
+
 std::vector<pid_t> RankProcesses(const SepiaProcess& process) {
   std::vector<std::pair<int, pid_t>> ranks;
   for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
@@ -68,18 +90,26 @@ std::vector<pid_t> RankProcesses(const SepiaProcess& process) {
       if (word.starts_with("OMPI_COMM_WORLD_RANK="))
         rank = std::stoi(word.substr(word.find('=') + 1));
     }
-    std::ifstream file(entry.path() / "stat");
-    std::string stat;
-    std::getline(file, stat);
-    int parent = 0;
-    const size_t name_end = stat.rfind(") ");  // "pid (name) state parent ..."
-    if (name_end != std::string::npos) std::sscanf(stat.c_str() + name_end, ") %*c %d", &parent);
-    if (parent == process.pid()) ranks.emplace_back(rank, std::stoi(number));
+    if (StateOf(number).parent == process.pid()) ranks.emplace_back(rank, std::stoi(number));
   }
   std::sort(ranks.begin(), ranks.end());
   std::vector<pid_t> processes;
   for (const auto& [rank, pid] : ranks) processes.push_back(pid);
   return processes;
+}
+
+std::vector<pid_t> WaitForStoppedRanks(const SepiaProcess& process, size_t count) {
+  std::vector<pid_t> stopped;
+  const auto all_have = [&] {
+    SleepMilliseconds(10);
+    stopped.clear();
+    for (const pid_t rank : RankProcesses(process)) {
+      if (StateOf(std::to_string(rank)).state == 'T') stopped.push_back(rank);
+    }
+    return stopped.size() == count;
+  };
+  EXPECT_TRUE(WaitUntil(all_have)) << process.Output();
+  return stopped;
 }
 
 void ExpectSameRun(const TinyRun& run, const std::string& name, const std::string& calm,
@@ -90,7 +120,7 @@ void ExpectSameRun(const TinyRun& run, const std::string& name, const std::strin
 }
 
 ProcessResult FaultTest::RunCalmly(const std::string& name) const {
-  ProcessResult result = RunSepia(Train(name, kPatient), {.ranks = layout_.ranks});
+  ProcessResult result = RunSepiaWhenFree(Train(name, kPatient), {.ranks = layout_.ranks});
   EXPECT_EQ(result.code, 0) << result.output;
   return result;
 }

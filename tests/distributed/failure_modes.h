@@ -33,9 +33,12 @@ struct Layout {
 // Options of the layout, one thread a rank.
 std::vector<std::string> LayoutArgs(const Layout& layout);
 
+// Limit of the watchdog, in seconds, where no hang is meant to be found.
+constexpr double kPatient = 100;
+
 // "sepia train" of the tiny run; `limit` of the watchdog in seconds.
 std::vector<std::string> FaultyTrain(const TinyRun& run, const std::string& name,
-                                     const Layout& layout, double limit = 3,
+                                     const Layout& layout, double limit = kPatient,
                                      const std::vector<std::string>& more = {});
 
 struct TimedResult {
@@ -50,6 +53,10 @@ TimedResult RunWithFault(const std::vector<std::string>& args, int ranks, const 
 // Processes of sepia that `process`, an mpirun, has started on this machine, by rank.
 std::vector<pid_t> RankProcesses(const SepiaProcess& process);
 
+// Waits until `count` ranks of `process`, an mpirun, have stopped themselves (fault "stop"), which
+// tells where in the run the ranks are. Returns their processes; fails the test when they do not.
+std::vector<pid_t> WaitForStoppedRanks(const SepiaProcess& process, size_t count);
+
 // The same run without faults gives this: same metrics (but for times), same last checkpoint.
 void ExpectSameRun(const TinyRun& run, const std::string& name, const std::string& calm,
                    int64_t last_step);
@@ -58,8 +65,6 @@ void ExpectSameRun(const TinyRun& run, const std::string& name, const std::strin
 class FaultTest : public ::testing::Test {
  protected:
   static constexpr int64_t kSteps = 24;
-  // Limit of the watchdog, in seconds, where no hang is meant to be found.
-  static constexpr double kPatient = 100;
 
   std::vector<std::string> Train(const std::string& name, double limit) const {
     return FaultyTrain(run_, name, layout_, limit, options_);
@@ -70,7 +75,7 @@ class FaultTest : public ::testing::Test {
   SepiaProcess Start(const std::string& fault) const {
     return SepiaProcess(Train("a", limit_), {.ranks = layout_.ranks, .fault = fault});
   }
-  // To its end, without faults.
+  // To its end, without faults; also behind a job whose last ranks are still on their way out.
   ProcessResult RunCalmly(const std::string& name) const;
   // "a", which has come to its end.
   void ExpectTheBitsOfACalmRun() const;

@@ -1,7 +1,10 @@
 // Runs over fake nodes (fake_cluster): launched by ssh, talking over TCP. A node that crashes or
 // whose link is cut ends the job in bounded time (P3), and nodes change no bits.
+#include <fcntl.h>
+#include <sys/file.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdlib>
 #include <fstream>
 #include <string>
@@ -24,6 +27,24 @@ using ::testing::HasSubstr;
 constexpr int64_t kSteps = 24;
 constexpr double kBounded = 90;  // far more than it takes; a hang is longer
 const char kState[] = "/run/sepia-fake-cluster";
+
+// Nodes have one bridge, subnet and state directory a machine: held while a test has some, so that
+// the tests of two checkouts, and scripts/soak, take turns.
+class ClusterLock {
+ public:
+  ClusterLock() : fd_(open("/run/sepia-fake-cluster.lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600)) {
+    while (fd_ >= 0 && flock(fd_, LOCK_EX) != 0 && errno == EINTR) {
+    }
+  }
+  ~ClusterLock() {
+    if (fd_ >= 0) close(fd_);
+  }
+  ClusterLock(const ClusterLock&) = delete;
+  ClusterLock& operator=(const ClusterLock&) = delete;
+
+ private:
+  const int fd_;  // -1: not root, so there will be no nodes
+};
 
 int Cluster(const std::string& words) {
   return std::system(
@@ -92,6 +113,7 @@ class FakeNodesTest : public ::testing::Test {
   struct InSharedFolder {
     InSharedFolder() { setenv("TMPDIR", "/var/tmp", 1); }
   };
+  const ClusterLock lock_;
   const InSharedFolder shared_;
   const TinyRun run_;
 };
@@ -100,15 +122,15 @@ TEST_F(FakeNodesTest, TwoNodesOfTwoRanksGiveTheBitsOfOneNodeOfFour) {
   for (const Layout& layout : {Layout{4, 2, 1}, Layout{4, 1, 0}}) {
     SCOPED_TRACE(layout.name());
     const std::string one = "one" + layout.name(), two = "two" + layout.name();
-    ASSERT_EQ(RunSepia(FaultyTrain(run_, one, layout, 20), {.ranks = 4}).code, 0);
-    const ProcessResult result = RunSepia(FaultyTrain(run_, two, layout, 20), On(2, 2));
+    ASSERT_EQ(RunSepia(FaultyTrain(run_, one, layout), {.ranks = 4}).code, 0);
+    const ProcessResult result = RunSepia(FaultyTrain(run_, two, layout), On(2, 2));
     ASSERT_EQ(result.code, 0) << result.output;
     ExpectSameRun(run_, two, one, kSteps);
   }
 }
 
 TEST_F(FakeNodesTest, TensorGroupsAcrossNodesAreRefused) {
-  const ProcessResult result = RunSepia(FaultyTrain(run_, "a", {2, 2, 0}, 20), On(2, 1));
+  const ProcessResult result = RunSepia(FaultyTrain(run_, "a", {2, 2, 0}), On(2, 1));
   EXPECT_EQ(result.code, 2) << result.output;
   EXPECT_THAT(result.output, HasSubstr("(on node0) and 1 (on node1) into one tensor group"));
 }
@@ -133,8 +155,8 @@ TEST_P(LostNodeTest, EndsTheJobAndTheNextStartContinues) {
   EXPECT_THAT(result.output, HasSubstr("node1"));
   std::printf("%s: %.1f s, exit code %d\n", GetParam(), seconds, result.code);
   // On the nodes that are left.
-  ASSERT_EQ(RunSepia(FaultyTrain(run_, "a", layout, 20), {.ranks = 4}).code, 0);
-  ASSERT_EQ(RunSepia(FaultyTrain(run_, "calm", layout, 20), {.ranks = 4}).code, 0);
+  ASSERT_EQ(RunSepiaWhenFree(FaultyTrain(run_, "a", layout), {.ranks = 4}).code, 0);
+  ASSERT_EQ(RunSepia(FaultyTrain(run_, "calm", layout), {.ranks = 4}).code, 0);
   ExpectSameRun(run_, "a", "calm", kSteps);
   Promise({"P3", crash ? "a node crashes" : "the link of a node goes down",
            crash ? "205 or 255 from mpirun at once, which names the node; the next start, on other "
@@ -154,7 +176,7 @@ TEST_F(FakeNodesTest, AStoppedRankOfAnotherNodeIsNamedWithIt) {
   const Layout layout{4, 1, 0};
   const Timer timer;
   const ProcessResult result =
-      RunSepia(FaultyTrain(run_, "a", layout, 3), On(2, 2, "stop rank=3 step=8 phase=backward"));
+      RunSepia(FaultyTrain(run_, "a", layout, 6), On(2, 2, "stop rank=3 step=8 phase=backward"));
   EXPECT_LT(timer.Seconds(), kBounded);
   EXPECT_EQ(result.code, 71) << result.output;
   EXPECT_THAT(result.output, HasSubstr("hang: rank 3 (on node1) does not answer"));
@@ -165,8 +187,8 @@ TEST_F(FakeNodesTest, AStoppedRankOfAnotherNodeIsNamedWithIt) {
 TEST_F(FakeNodesTest, FourNodesGiveTheSameBits) {
   ASSERT_EQ(Cluster("up 4 >/dev/null 2>&1"), 0);
   const Layout layout{4, 1, 1};
-  ASSERT_EQ(RunSepia(FaultyTrain(run_, "one", layout, 20), {.ranks = 4}).code, 0);
-  const ProcessResult result = RunSepia(FaultyTrain(run_, "four", layout, 20), On(4, 1));
+  ASSERT_EQ(RunSepia(FaultyTrain(run_, "one", layout), {.ranks = 4}).code, 0);
+  const ProcessResult result = RunSepia(FaultyTrain(run_, "four", layout), On(4, 1));
   ASSERT_EQ(result.code, 0) << result.output;
   ExpectSameRun(run_, "four", "one", kSteps);
 }

@@ -196,7 +196,7 @@ TEST_F(MixedRanksTest, OtherDataIsNamed) {
 }
 
 TEST_F(MixedRanksTest, ADryRunComparesAndWritesNothing) {
-  const std::vector<std::string> args = FaultyTrain(run_, "a", {4, 2, 1}, 3, {"--dry-run"});
+  const std::vector<std::string> args = FaultyTrain(run_, "a", {4, 2, 1}, kPatient, {"--dry-run"});
   const ProcessResult result = RunSepia(args, {.ranks = 4});
   EXPECT_EQ(result.code, 0) << result.output;
   EXPECT_THAT(result.output, HasSubstr("4 ranks agree on program, config, parameter table"));
@@ -222,7 +222,8 @@ TEST(LauncherTest, TasksThatCannotFindEachOtherAreRefused) {
 }
 
 TEST_F(RunLockTest, TwoRunsInOneDirectoryAreTold) {
-  SepiaProcess first = Start("slow ms=300");
+  options_ = Endless();  // the first outlives the second
+  SepiaProcess first = Start("slow ms=100");
   ASSERT_TRUE(WaitForLines(run_.Metrics("a"), 1));
   const ProcessResult second = RunSepia(Train("a", kPatient), {.ranks = layout_.ranks});
   EXPECT_EQ(second.code, 2) << second.output;

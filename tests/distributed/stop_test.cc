@@ -18,80 +18,100 @@ namespace {
 
 using ::testing::HasSubstr;
 
-// What stops a run, and when: the first signal saves, whatever the ranks are doing.
-struct StopCase {
-  const char* name;
-  int signal;
-  const char* fault;  // keeps the ranks in a phase, so that the signal finds them there
-  int lines;          // of metrics before the signal; 0: the run has just begun to write them
-};
+// Waits until so many ranks have said that they have heard the first signal.
+bool WaitUntilHeard(const SepiaProcess& process, int ranks) {
+  const std::string words = "finishing what is under way";
+  return WaitUntil([&] {
+    const std::string output = process.Output();
+    int heard = 0;
+    for (size_t at = 0; (at = output.find(words, at)) != std::string::npos; ++at) ++heard;
+    return heard >= ranks;
+  });
+}
 
 std::string Name(int signal) { return signal == SIGUSR1 ? "SIGUSR1" : "SIGTERM"; }
 
-class StopTest : public FaultTest, public ::testing::WithParamInterface<StopCase> {
+// The first signal saves, whatever the ranks are doing.
+class StopTest : public FaultTest {
  protected:
   StopTest() { layout_ = {2, 1, 1}; }
 
-  ProcessOptions Options(const std::string& fault) const {
-    // mpirun ends ranks this long after it has passed SIGTERM on. Seconds.
-    std::vector<std::string> launcher = LaunchWords(layout_.ranks);
-    launcher.insert(launcher.end(), {"--mca", "odls_base_sigkill_timeout", "3"});
-    return {.launcher = launcher, .fault = fault};
-  }
+  int64_t Steps() const { return static_cast<int64_t>(ReadMetrics(run_.Metrics("a")).size()); }
 
-  // mpirun turns SIGTERM and SIGINT into its own code.
-  static void ExpectStopped(const ProcessResult& result, int signal) {
-    EXPECT_EQ(result.code, signal == SIGUSR1 ? 75 : 1) << result.output;
-  }
-  static std::string CodeAfter(int signal) {
-    return signal == SIGUSR1 ? "75" : "1 from mpirun, 75 from the ranks";
+  // `code` is that of a job to which `what` came.
+  void ExpectSaved(const std::string& code, const std::string& what) {
+    EXPECT_TRUE(FileExists(run_.Checkpoint("a", Steps()) + "/COMMIT"));
+    ExpectTheSameAfterAnotherStart();
+    Promise({"P4", what,
+             code + "; the step is finished and saved; the next start continues bit for bit"});
   }
 };
 
-TEST_P(StopTest, FinishesTheStepSavesAndContinuesBitForBit) {
-  const StopCase& c = GetParam();
-  SepiaProcess process(Train("a", kPatient), Options(c.fault));
-  if (c.lines > 0) {
-    ASSERT_TRUE(WaitForLines(run_.Metrics("a"), c.lines));
-  } else {
-    ASSERT_TRUE(WaitForFile(run_.Metrics("a")));
-    SleepMilliseconds(300);  // until the step has begun
-  }
-  process.Signal(c.signal);
+// One rank stands still inside step `step`, so the other cannot leave it.
+struct PhaseCase {
+  const char* name;
+  const char* fault;
+  int64_t step;
+};
+
+class StopInPhaseTest : public StopTest, public ::testing::WithParamInterface<PhaseCase> {};
+
+TEST_P(StopInPhaseTest, FinishesTheStepSavesAndContinuesBitForBit) {
+  const PhaseCase& c = GetParam();
+  SepiaProcess process = Start(c.fault);
+  const std::vector<pid_t> stopped = WaitForStoppedRanks(process, 1);
+  ASSERT_EQ(stopped.size(), 1u);
+  process.Signal(SIGUSR1);
+  // The other one: the signal waits for this one to go on.
+  EXPECT_TRUE(WaitUntilHeard(process, 1));
+  ASSERT_EQ(kill(stopped.front(), SIGCONT), 0);
   const ProcessResult result = process.Wait();
-  ExpectStopped(result, c.signal);
-  const auto steps = static_cast<int64_t>(ReadMetrics(run_.Metrics("a")).size());
-  EXPECT_GT(steps, 0);
-  EXPECT_LT(steps, kSteps);
-  EXPECT_TRUE(FileExists(run_.Checkpoint("a", steps) + "/COMMIT")) << result.output;
-  ExpectTheSameAfterAnotherStart();
-  Promise({"P4", fmt::format("{} to mpirun {}", Name(c.signal), c.name),
-           fmt::format("{}; the step is finished and saved; the next start continues bit for bit",
-                       CodeAfter(c.signal))});
+  EXPECT_EQ(result.code, 75) << result.output;
+  EXPECT_EQ(Steps(), c.step) << result.output;
+  ExpectSaved("75", fmt::format("SIGUSR1 to mpirun {}", c.name));
 }
 
+// In a save the other rank is the one that waits for the directory's name.
 INSTANTIATE_TEST_SUITE_P(
-    Signals, StopTest,
-    ::testing::Values(StopCase{"in the first step", SIGUSR1, "slow ms=1500 step=1", 0},
-                      StopCase{"during a validation", SIGUSR1, "slow ms=300 phase=validate", 5},
-                      StopCase{"during a save", SIGUSR1, "slow ms=300 phase=save", 10},
-                      StopCase{"in the middle of a step", SIGTERM, "slow ms=100 phase=backward",
-                               2}),
+    Signals, StopInPhaseTest,
+    ::testing::Values(PhaseCase{"in the first step", "stop rank=1 step=1", 1},
+                      PhaseCase{"during a validation", "stop rank=1 step=6 phase=validate", 6},
+                      PhaseCase{"during a save", "stop rank=0 step=10 phase=save", 10}),
     [](const auto& test) { return fmt::format("Case{}", test.index); });
+
+// mpirun hands SIGTERM on a second later, and ends with its own code.
+TEST_F(StopTest, SigtermInAStepFinishesItSavesAndContinuesBitForBit) {
+  std::vector<std::string> launcher = LaunchWords(layout_.ranks);
+  // mpirun kills ranks this long after it has passed SIGTERM on. Seconds.
+  launcher.insert(launcher.end(), {"--mca", "odls_base_sigkill_timeout", "5"});
+  SepiaProcess process(Train("a", kPatient),
+                       {.launcher = launcher, .fault = "slow ms=200 phase=backward"});
+  ASSERT_TRUE(WaitForLines(run_.Metrics("a"), 2));
+  process.Signal(SIGTERM);
+  const ProcessResult result = process.Wait();
+  EXPECT_EQ(result.code, 1) << result.output;
+  EXPECT_GE(Steps(), 2);
+  EXPECT_LT(Steps(), kSteps);
+  ExpectSaved("1 from mpirun, 75 from the ranks", "SIGTERM to mpirun in the middle of a step");
+}
 
 class EarlyStopTest : public FaultTest, public ::testing::WithParamInterface<int> {};
 
-// Between the locked directory and the first step, while data and weights are read. mpirun hands
-// SIGUSR1 on at once but SIGTERM some seconds later: this one goes to the ranks.
+// Between the locked directory and the first step. mpirun hands SIGUSR1 on at once but SIGTERM some
+// seconds later: this one goes to the ranks.
 TEST_P(EarlyStopTest, WhileTheRunStartsNothingIsTrainedAndNothingSaved) {
   const int signal = GetParam();
-  SepiaProcess process = Start("slow ms=1500 phase=start");
-  ASSERT_TRUE(WaitForFile(run_.File("a/lock")));
+  SepiaProcess process = Start("stop rank=1 phase=start");
+  const std::vector<pid_t> stopped = WaitForStoppedRanks(process, 1);
+  ASSERT_EQ(stopped.size(), 1u);
+  EXPECT_TRUE(FileExists(run_.File("a/lock")));
   if (signal == SIGUSR1) {
     process.Signal(signal);
   } else {
     for (const pid_t rank : RankProcesses(process)) kill(rank, signal);
   }
+  EXPECT_TRUE(WaitUntilHeard(process, 1));
+  ASSERT_EQ(kill(stopped.front(), SIGCONT), 0);
   const ProcessResult result = process.Wait();
   EXPECT_EQ(result.code, 75) << result.output;
   EXPECT_THAT(result.output, HasSubstr("nothing was trained"));
@@ -135,9 +155,7 @@ TEST_F(StopOnceTest, ASignalBeforeTheRanksHaveMetStopsTheRun) {
   ASSERT_TRUE(WaitUntil(first_listens, /*seconds=*/20));
   ASSERT_TRUE(WaitForFile(run_.File("deaf")));
   process.Signal(SIGUSR1);
-  EXPECT_TRUE(WaitUntil(
-      [&] { return process.Output().find("finishing what is under way") != std::string::npos; },
-      /*seconds=*/20));
+  EXPECT_TRUE(WaitUntilHeard(process, 1));
   std::ofstream(run_.File("go")) << "\n";
   const ProcessResult result = process.Wait();
   EXPECT_EQ(result.code, 75) << result.output;
@@ -151,10 +169,12 @@ TEST_F(StopOnceTest, TheSecondSignalEndsTheJobAtOnceAndHarmsNothing) {
   // A step that takes a minute: only the second signal can end it in time. Saves are done when
   // their step is.
   options_ = {"--set", "checkpoint.async=false"};
-  SepiaProcess process = Start("slow ms=60000 step=9 phase=forward");
-  ASSERT_TRUE(WaitForLines(run_.Metrics("a"), 8));
+  SepiaProcess process = Start("stop rank=1 step=9; slow ms=60000 step=9 phase=forward");
+  const std::vector<pid_t> stopped = WaitForStoppedRanks(process, 1);  // inside step 9, as all are
+  ASSERT_EQ(stopped.size(), 1u);
+  ASSERT_EQ(kill(stopped.front(), SIGCONT), 0);
   process.Signal(SIGUSR1);
-  SleepMilliseconds(300);
+  EXPECT_TRUE(WaitUntilHeard(process, 2));  // else a rank may take the two for one
   process.Signal(SIGUSR1);
   const ProcessResult result = process.Wait();
   EXPECT_EQ(result.code, 75) << result.output;
@@ -167,26 +187,23 @@ TEST_F(StopOnceTest, TheSecondSignalEndsTheJobAtOnceAndHarmsNothing) {
        "bit for bit"});
 }
 
-// Stopped processes that go on: one rank within the watchdog's limit, or the whole job for longer
-// than that, as a batch system suspends it.
+// Processes that stop in step 8 and go on: one rank within the watchdog's limit, or the whole job
+// for longer than that, as a batch system suspends it.
 class SuspendedTest : public FaultTest {
  protected:
-  // Stops `processes` in the middle of the run, and lets them go on.
-  void Suspend(const std::vector<pid_t>& processes, double seconds) {
-    for (const pid_t process : processes) ASSERT_EQ(kill(process, SIGSTOP), 0);
-    SleepMilliseconds(static_cast<int>(1000 * seconds));
-    EXPECT_LT(ReadMetrics(run_.Metrics("a")).size(), static_cast<size_t>(kSteps));
+  void GoOnAfter(int milliseconds, const std::vector<pid_t>& processes) {
+    SleepMilliseconds(milliseconds);
+    EXPECT_EQ(ReadMetrics(run_.Metrics("a")).size(), 7u);
     for (const pid_t process : processes) ASSERT_EQ(kill(process, SIGCONT), 0);
   }
 };
 
 TEST_F(SuspendedTest, ARankStoppedForLessThanTheLimitGoesOn) {
   layout_ = {3, 1, 1};
-  SepiaProcess process = Start("slow ms=50");
-  ASSERT_TRUE(WaitForLines(run_.Metrics("a"), 4));
-  const std::vector<pid_t> ranks = RankProcesses(process);
-  ASSERT_EQ(ranks.size(), 3u);
-  Suspend({ranks[1]}, /*seconds=*/1.5);
+  SepiaProcess process = Start("stop rank=1 step=8");
+  const std::vector<pid_t> stopped = WaitForStoppedRanks(process, 1);
+  ASSERT_EQ(stopped.size(), 1u);
+  GoOnAfter(1500, stopped);
   const ProcessResult result = process.Wait();
   EXPECT_EQ(result.code, 0) << result.output;
   ExpectTheBitsOfACalmRun();
@@ -195,15 +212,14 @@ TEST_F(SuspendedTest, ARankStoppedForLessThanTheLimitGoesOn) {
 }
 
 TEST_F(SuspendedTest, AWholeJobStoppedForLongerThanTheLimitGoesOn) {
-  // A step without progress for 8 s, of which the watchdogs see 2 s.
+  // No progress for 6 s, of which the watchdogs see one look.
   limit_ = 4;
-  SepiaProcess process = Start("slow ms=8000 step=8");
-  ASSERT_TRUE(WaitForLines(run_.Metrics("a"), 7));
-  SleepMilliseconds(800);  // a watchdog looks every half second until it has its limit
-  std::vector<pid_t> all = RankProcesses(process);
+  SepiaProcess process = Start("stop step=8");
+  std::vector<pid_t> all = WaitForStoppedRanks(process, 2);
   ASSERT_EQ(all.size(), 2u);
   all.push_back(process.pid());
-  Suspend(all, /*seconds=*/6);
+  ASSERT_EQ(kill(process.pid(), SIGSTOP), 0);
+  GoOnAfter(6000, all);
   const ProcessResult result = process.Wait();
   EXPECT_EQ(result.code, 0) << result.output;
   ExpectTheBitsOfACalmRun();

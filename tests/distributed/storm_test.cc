@@ -30,7 +30,7 @@ TEST(KillStormTest, EveryRestartContinuesBitForBit) {
                                             "--set", fmt::format("schedule.total_steps={}", steps),
                                             "--set", "eval.every_steps=0"};
   const auto train = [&](const std::string& name) {
-    return FaultyTrain(run, name, layout, /*limit=*/20, options);
+    return FaultyTrain(run, name, layout, kPatient, options);
   };
   const PhiloxStream random(11, "kill storm");
   const auto draw = [&](int seed, uint64_t which, uint64_t below) {
@@ -44,11 +44,12 @@ TEST(KillStormTest, EveryRestartContinuesBitForBit) {
     const int64_t rank = draw(seed, 2, 2);
     const std::string fault = fmt::format("kill rank={} step={} phase={}", rank, step, phase);
     SCOPED_TRACE(fault);
-    const TimedResult result = RunWithFault(train("a"), layout.ranks, fault);
+    const ProcessResult result =
+        RunSepiaWhenFree(train("a"), {.ranks = layout.ranks, .fault = fault});
     ASSERT_EQ(result.code, 137) << result.output;
     ASSERT_THAT(result.output, HasSubstr("signal 9"));
   }
-  ASSERT_EQ(RunSepia(train("a"), {.ranks = layout.ranks}).code, 0);
+  ASSERT_EQ(RunSepiaWhenFree(train("a"), {.ranks = layout.ranks}).code, 0);
   ASSERT_EQ(RunSepia(train("calm"), {.ranks = layout.ranks}).code, 0);
   ExpectSameRun(run, "a", "calm", steps);
   Promise({"P1", "kill -9 of a random rank in a random phase, saves included, again and again",

@@ -2,9 +2,7 @@
 // and failures that name their cause once.
 #include <signal.h>
 
-#include <chrono>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include <fmt/format.h>
@@ -12,7 +10,6 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
-#include "base/clock.h"
 #include "base/file.h"
 #include "tests/e2e/sepia_process.h"
 #include "tests/e2e/tiny_run.h"
@@ -40,19 +37,21 @@ std::vector<std::string> LayoutArgs(const Layout& layout) {
           "--set", "threads=1"};
 }
 
-ProcessResult Train(const TinyRun& run, const std::string& name, const Layout& layout,
-                    std::vector<std::string> more = {}) {
+std::vector<std::string> TrainArgs(const TinyRun& run, const std::string& name,
+                                   const Layout& layout, std::vector<std::string> more = {}) {
   const std::vector<std::string> args = LayoutArgs(layout);
   more.insert(more.end(), args.begin(), args.end());
-  return RunSepia(run.Train(name, more), {.ranks = layout.ranks});
+  return run.Train(name, more);
+}
+
+ProcessResult Train(const TinyRun& run, const std::string& name, const Layout& layout,
+                    const std::vector<std::string>& more = {}) {
+  return RunSepia(TrainArgs(run, name, layout, more), {.ranks = layout.ranks});
 }
 
 // A run that goes on until it is stopped.
 SepiaProcess StartEndlessRun(const TinyRun& run, const std::string& name, const Layout& layout) {
-  std::vector<std::string> args = LayoutArgs(layout);
-  args.insert(args.end(),
-              {"--set", "schedule.total_steps=100000", "--set", "schedule.decay_steps=100000"});
-  return SepiaProcess(run.Train(name, args), {.ranks = layout.ranks});
+  return SepiaProcess(TrainArgs(run, name, layout, Endless()), {.ranks = layout.ranks});
 }
 
 std::vector<double> Losses(const std::string& metrics) {
@@ -88,17 +87,6 @@ TEST(MpiTrain, EveryLayoutFollowsTheCurveOfOneProcess) {
   }
 }
 
-// Ranks outlive a killed mpirun by a moment, longer on busy processors, and hold the run's lock.
-ProcessResult TrainWhenFree(const TinyRun& run, const std::string& name, const Layout& layout) {
-  const Timer waiting;
-  while (true) {
-    const ProcessResult result = Train(run, name, layout);
-    const bool locked = result.output.find("another run is using") != std::string::npos;
-    if (!locked || waiting.Seconds() > 60) return result;
-    std::this_thread::sleep_for(std::chrono::milliseconds(200));
-  }
-}
-
 // A shard a rank; what is saved and loaded again is every bit of the run.
 TEST(MpiTrain, ResumesBitForBitOnTheSameLayout) {
   const TinyRun run;
@@ -110,13 +98,13 @@ TEST(MpiTrain, ResumesBitForBitOnTheSameLayout) {
 
   ASSERT_EQ(Train(run, "parts", layout, {"--steps", "7"}).code, 0);
   {
-    std::vector<std::string> args = LayoutArgs(layout);
-    SepiaProcess process(run.Train("parts", args), {.ranks = layout.ranks});
+    SepiaProcess process(TrainArgs(run, "parts", layout), {.ranks = layout.ranks});
     ASSERT_TRUE(WaitForLines(run.Metrics("parts"), 13));
     process.Signal(SIGKILL);
     process.Wait();
   }
-  const ProcessResult last = TrainWhenFree(run, "parts", layout);
+  const ProcessResult last =
+      RunSepiaWhenFree(TrainArgs(run, "parts", layout), {.ranks = layout.ranks});
   ASSERT_EQ(last.code, 0) << last.output;
   EXPECT_THAT(last.output, HasSubstr("resuming"));
   EXPECT_EQ(ComparableMetrics(run.Metrics("parts")), ComparableMetrics(run.Metrics("calm")));

@@ -35,6 +35,10 @@ int UnlinkedFile(const std::string& content) {
   dup2(input_fd, STDIN_FILENO);
   dup2(output_fd, STDOUT_FILENO);
   dup2(output_fd, STDERR_FILENO);
+  // No core files, and none piped to a collector either (1 means that to the kernel): a rank that
+  // crashes is gone at once.
+  const rlimit no_core = {1, 1};
+  setrlimit(RLIMIT_CORE, &no_core);
   if (options.max_file_bytes > 0) {
     const auto bytes = static_cast<rlim_t>(options.max_file_bytes);
     const rlimit limit = {bytes, bytes};
@@ -122,6 +126,17 @@ std::vector<std::string> LaunchWords(int ranks) {
 
 ProcessResult RunSepia(const std::vector<std::string>& args, const ProcessOptions& options) {
   return SepiaProcess(args, options).Wait();
+}
+
+ProcessResult RunSepiaWhenFree(const std::vector<std::string>& args,
+                               const ProcessOptions& options) {
+  const Timer waiting;
+  while (true) {
+    ProcessResult result = RunSepia(args, options);
+    const bool locked = result.output.find("another run is using") != std::string::npos;
+    if (!locked || waiting.Seconds() > 60) return result;
+    SleepMilliseconds(200);
+  }
 }
 
 bool WaitUntil(const std::function<bool()>& condition, double seconds) {

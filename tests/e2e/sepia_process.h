@@ -49,6 +49,12 @@ std::vector<std::string> LaunchWords(int ranks);
 
 ProcessResult RunSepia(const std::vector<std::string>& args, const ProcessOptions& options = {});
 
+// The same for a run directory that an mpirun, killed or killing, may have left to ranks that
+// outlive it by a moment, longer on busy processors: starts again while another run holds the
+// directory.
+ProcessResult RunSepiaWhenFree(const std::vector<std::string>& args,
+                               const ProcessOptions& options = {});
+
 // Polls; false after a generous time, or `seconds`.
 bool WaitUntil(const std::function<bool()>& condition, double seconds = 120);
 // Polls until `path` has at least `lines` lines; false after a generous time.

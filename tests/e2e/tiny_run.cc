@@ -73,6 +73,10 @@ std::string TinyRun::Checkpoint(const std::string& name, int64_t step) const {
   return RunDir(name) + "/checkpoints/" + checkpoint::StepDirectoryName(step);
 }
 
+std::vector<std::string> Endless() {
+  return {"--set", "schedule.total_steps=100000", "--set", "schedule.decay_steps=100000"};
+}
+
 std::vector<nlohmann::ordered_json> ReadMetrics(const std::string& path) {
   std::vector<nlohmann::ordered_json> steps;
   std::istringstream text(ReadFile(path));

@@ -31,6 +31,9 @@ class TinyRun {
   TempDir dir_;
 };
 
+// More arguments for a run that goes on until it is stopped.
+std::vector<std::string> Endless();
+
 // metrics.jsonl, one object a step.
 std::vector<nlohmann::ordered_json> ReadMetrics(const std::string& path);
 
