@@ -10,6 +10,8 @@
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <thread>
 
 #include "base/check.h"
@@ -150,9 +152,9 @@ bool WaitUntil(const std::function<bool()>& condition, double seconds) {
 
 bool WaitForLines(const std::string& path, int lines) {
   return WaitUntil([&] {
-    if (!FileExists(path)) return false;
-    const std::string text = ReadFile(path);
-    return std::count(text.begin(), text.end(), '\n') >= lines;
+    // Whatever is there: a run that starts again cuts the file while it is read.
+    std::ifstream file(path);
+    return std::count(std::istreambuf_iterator<char>(file), {}, '\n') >= lines;
   });
 }
 
