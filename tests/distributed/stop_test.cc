@@ -212,13 +212,16 @@ TEST_F(SuspendedTest, ARankStoppedForLessThanTheLimitGoesOn) {
 }
 
 TEST_F(SuspendedTest, AWholeJobStoppedForLongerThanTheLimitGoesOn) {
-  // No progress for 6 s, of which the watchdogs see one look.
+  // Once the ranks go on from where they have stopped themselves, no progress for 8 s. The
+  // watchdogs see 2 s of them: some looks before the job is suspended, and some behind it.
   limit_ = 4;
-  SepiaProcess process = Start("stop step=8");
+  SepiaProcess process = Start("stop step=8; slow ms=8000 step=8");
   std::vector<pid_t> all = WaitForStoppedRanks(process, 2);
   ASSERT_EQ(all.size(), 2u);
   all.push_back(process.pid());
-  ASSERT_EQ(kill(process.pid(), SIGSTOP), 0);
+  for (const pid_t one : all) ASSERT_EQ(kill(one, SIGCONT), 0);
+  SleepMilliseconds(800);
+  for (const pid_t one : all) ASSERT_EQ(kill(one, SIGSTOP), 0);
   GoOnAfter(6000, all);
   const ProcessResult result = process.Wait();
   EXPECT_EQ(result.code, 0) << result.output;
