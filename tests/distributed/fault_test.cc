@@ -222,7 +222,7 @@ TEST(LauncherTest, TasksThatCannotFindEachOtherAreRefused) {
 }
 
 TEST_F(RunLockTest, TwoRunsInOneDirectoryAreTold) {
-  options_ = Endless();  // the first outlives the second
+  options_ = EndlessOptions();  // the first outlives the second
   SepiaProcess first = Start("slow ms=100");
   ASSERT_TRUE(WaitForLines(run_.Metrics("a"), 1));
   const ProcessResult second = RunSepia(Train("a", kPatient), {.ranks = layout_.ranks});

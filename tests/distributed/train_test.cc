@@ -51,7 +51,7 @@ ProcessResult Train(const TinyRun& run, const std::string& name, const Layout& l
 
 // A run that goes on until it is stopped.
 SepiaProcess StartEndlessRun(const TinyRun& run, const std::string& name, const Layout& layout) {
-  return SepiaProcess(TrainArgs(run, name, layout, Endless()), {.ranks = layout.ranks});
+  return SepiaProcess(TrainArgs(run, name, layout, EndlessOptions()), {.ranks = layout.ranks});
 }
 
 std::vector<double> Losses(const std::string& metrics) {

@@ -73,7 +73,7 @@ std::string TinyRun::Checkpoint(const std::string& name, int64_t step) const {
   return RunDir(name) + "/checkpoints/" + checkpoint::StepDirectoryName(step);
 }
 
-std::vector<std::string> Endless() {
+std::vector<std::string> EndlessOptions() {
   return {"--set", "schedule.total_steps=100000", "--set", "schedule.decay_steps=100000"};
 }
 

@@ -32,7 +32,7 @@ class TinyRun {
 };
 
 // More arguments for a run that goes on until it is stopped.
-std::vector<std::string> Endless();
+std::vector<std::string> EndlessOptions();
 
 // metrics.jsonl, one object a step.
 std::vector<nlohmann::ordered_json> ReadMetrics(const std::string& path);
