@@ -203,6 +203,7 @@ TEST_F(SuspendedTest, ARankStoppedForLessThanTheLimitGoesOn) {
   SepiaProcess process = Start("stop rank=1 step=8");
   const std::vector<pid_t> stopped = WaitForStoppedRanks(process, 1);
   ASSERT_EQ(stopped.size(), 1u);
+  ASSERT_TRUE(WaitForLines(run_.Metrics("a"), 7));  // rank 0 may be behind
   GoOnAfter(1500, stopped);
   const ProcessResult result = process.Wait();
   EXPECT_EQ(result.code, 0) << result.output;
