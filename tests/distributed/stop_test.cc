@@ -19,14 +19,8 @@ namespace {
 using ::testing::HasSubstr;
 
 // Waits until so many ranks have said that they have heard the first signal.
-bool WaitUntilHeard(const SepiaProcess& process, int ranks) {
-  const std::string words = "finishing what is under way";
-  return WaitUntil([&] {
-    const std::string output = process.Output();
-    int heard = 0;
-    for (size_t at = 0; (at = output.find(words, at)) != std::string::npos; ++at) ++heard;
-    return heard >= ranks;
-  });
+bool WaitUntilHeard(const SepiaProcess& process, size_t ranks) {
+  return WaitUntil([&] { return Count(process.Output(), "finishing what is under way") >= ranks; });
 }
 
 std::string Name(int signal) { return signal == SIGUSR1 ? "SIGUSR1" : "SIGTERM"; }

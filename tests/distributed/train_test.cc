@@ -60,12 +60,6 @@ std::vector<double> Losses(const std::string& metrics) {
   return losses;
 }
 
-size_t Count(const std::string& text, const std::string& what) {
-  size_t count = 0;
-  for (size_t at = text.find(what); at != std::string::npos; at = text.find(what, at + 1)) ++count;
-  return count;
-}
-
 TEST(MpiTrain, EveryLayoutFollowsTheCurveOfOneProcess) {
   const TinyRun run;
   ASSERT_EQ(RunSepia(run.Train("one", LayoutArgs({1, 1, 0}))).code, 0);

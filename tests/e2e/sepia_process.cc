@@ -141,6 +141,12 @@ ProcessResult RunSepiaWhenFree(const std::vector<std::string>& args,
   }
 }
 
+size_t Count(const std::string& text, const std::string& what) {
+  size_t count = 0;
+  for (size_t at = text.find(what); at != std::string::npos; at = text.find(what, at + 1)) ++count;
+  return count;
+}
+
 bool WaitUntil(const std::function<bool()>& condition, double seconds) {
   const Timer timer;
   while (!condition()) {

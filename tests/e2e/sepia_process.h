@@ -55,6 +55,9 @@ ProcessResult RunSepia(const std::vector<std::string>& args, const ProcessOption
 ProcessResult RunSepiaWhenFree(const std::vector<std::string>& args,
                                const ProcessOptions& options = {});
 
+// How often `what` stands in `text`.
+size_t Count(const std::string& text, const std::string& what);
+
 // Polls; false after a generous time, or `seconds`.
 bool WaitUntil(const std::function<bool()>& condition, double seconds = 120);
 // Polls until `path` has at least `lines` lines; false after a generous time.
