@@ -1,12 +1,10 @@
 // Runs over fake nodes (fake_cluster): launched by ssh, talking over TCP. A node that crashes or
 // whose link is cut ends the job in bounded time (P3), and nodes change no bits.
-#include <fcntl.h>
-#include <sys/file.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <cstdlib>
 #include <fstream>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "data/file_lock.h"
 #include "tests/distributed/failure_modes.h"
 #include "tests/support/shared_fixtures.h"
 
@@ -27,24 +26,6 @@ using ::testing::HasSubstr;
 constexpr int64_t kSteps = 24;
 constexpr double kBounded = 90;  // far more than it takes; a hang is longer
 const char kState[] = "/run/sepia-fake-cluster";
-
-// Nodes have one bridge, subnet and state directory a machine: held while a test has some, so that
-// the tests of two checkouts, and scripts/soak, take turns.
-class ClusterLock {
- public:
-  ClusterLock() : fd_(open("/run/sepia-fake-cluster.lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600)) {
-    while (fd_ >= 0 && flock(fd_, LOCK_EX) != 0 && errno == EINTR) {
-    }
-  }
-  ~ClusterLock() {
-    if (fd_ >= 0) close(fd_);
-  }
-  ClusterLock(const ClusterLock&) = delete;
-  ClusterLock& operator=(const ClusterLock&) = delete;
-
- private:
-  const int fd_;  // -1: not root, so there will be no nodes
-};
 
 int Cluster(const std::string& words) {
   return std::system(
@@ -113,7 +94,11 @@ class FakeNodesTest : public ::testing::Test {
   struct InSharedFolder {
     InSharedFolder() { setenv("TMPDIR", "/var/tmp", 1); }
   };
-  const ClusterLock lock_;
+  // Nodes have one bridge, subnet and state directory a machine: held while a test has some, so
+  // that the tests of two checkouts, and scripts/soak, take turns. None unless root, who alone has
+  // nodes.
+  const std::optional<data::FileLock> lock_ =
+      data::FileLock::Acquire("/run/sepia-fake-cluster.lock");
   const InSharedFolder shared_;
   const TinyRun run_;
 };
